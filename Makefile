@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LISTEN ?= 127.0.0.1:10843
+
+.PHONY: demo test install install-test format lint types imports check-tests lock clean
+
+demo: install ## runs the simulator, the agent and its endpoint together
+	$(BIN)/sfmtls-agent demo --listen $(LISTEN)
+
+test: install-test lint types imports check-tests ## everything that CI checks
+
+install: $(VENV)/.installed ## makes .venv ready; does nothing when it is
+
+install-test: $(VENV)/.installed-test
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The build backend is pinned too: without --no-build-isolation pip would fetch one without a hash.
+$(VENV)/.installed: pyproject.toml requirements.txt requirements-build.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	touch $@
+
+format: install-test ## rewrites the code in the one style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports --no-cache
+
+check-tests:
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lock: ## pins every dependency with its hashes (needs uv on PATH)
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements.txt
+	uv pip compile -q pyproject.toml --group test -c requirements.txt --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements-test.txt
+	uv pip compile -q --group build -c requirements-test.txt --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements-build.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

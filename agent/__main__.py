@@ -1,0 +1,6 @@
+"""Runs the commands as `python -m agent`."""
+
+from agent.cli import main
+
+if __name__ == "__main__":
+    main()
