@@ -1,0 +1,294 @@
+"""Runs the stages of one cycle in order, under one deadline; always returns a ProbeResult.
+
+The verdict on our certificate takes three looks, in this order and before any password is sent: the
+handshake's return; a short read before the first write, since a TLS 1.3 server judges us after our
+side is done (RFC 8446 §4.4.2.4); and one request without credentials, since a server may accept
+anything in TLS and refuse with a web page. Only then may a login follow, on the same connection.
+
+A probe reports what it saw; it never says whether that is good (see `agent.policy`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+
+from agent.certificate import Certificate
+from agent.credentials import Secret
+from agent.login.answer import door_request, door_verdict
+from agent.login.flow import Granted, LoginMethod, Response
+from agent.login.session import (
+    SessionAnswered,
+    enforcement_outcome,
+    read_session,
+    session_request,
+)
+from agent.org import Org
+from agent.probe.conversation import Conversation
+from agent.probe.dns import Resolver
+from agent.probe.opening import NotOpened, Way, open_channel
+from agent.probe.stopwatch import Stopwatch
+from agent.probe.tcp import Address, shown
+from agent.reason import Reason
+from agent.result import (
+    ApiUsage,
+    ClientAuth,
+    Failure,
+    HandshakeOutcome,
+    LoginOutcome,
+    Outcome,
+    Probe,
+    ProbeResult,
+    Refused,
+    SkipCause,
+    Skipped,
+    Stage,
+    Success,
+    Undetermined,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a cycle presents: the chain as sent, a context that holds it, one that holds nothing."""
+
+    chain: tuple[Certificate, ...]
+    presenting: ssl.SSLContext
+    bare: ssl.SSLContext
+    proxy_password: Secret | None = None
+
+
+class LoginGate(Protocol):
+    """Says whether a login may be made, and is told how it ended."""
+
+    async def admit(self) -> LoginMethod | Skipped | Failure:
+        """Record an attempt and let it happen, or say why not. Called right before sending."""
+        ...
+
+    async def done(self, outcome: LoginOutcome) -> None:
+        """Take note of how the admitted login ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One cycle to run: which probes are due, and with what.
+
+    `keys` is a Failure when there is nothing to present; then nothing is sent at all.
+    """
+
+    org: Org
+    keys: Keys | Failure
+    due: frozenset[Probe]
+    gate: LoginGate | None = None
+
+
+def configured_probes(org: Org) -> tuple[Probe, ...]:
+    """Return the probes that an org has, in the order in which they run."""
+    has = {
+        Probe.HANDSHAKE: True,
+        Probe.LOGIN: org.login is not None,
+        Probe.SESSION: org.login is not None,
+        Probe.ENFORCEMENT: org.login is not None and org.enforcement is not None,
+        Probe.REFUSAL: org.refusal_interval is not None,
+    }
+    return tuple(probe for probe, configured in has.items() if configured)
+
+
+async def run(plan: Plan, resolver: Resolver, now: Callable[[], datetime]) -> ProbeResult:
+    """Run one cycle and return what it saw, however far it got."""
+    cycle = _Cycle(plan, resolver, now)
+    if isinstance(plan.keys, Failure):
+        cycle.outcomes[Probe.HANDSHAKE] = plan.keys
+    else:
+        await cycle.run(plan.keys)
+    return cycle.result()
+
+
+class _Cycle:
+    """The cycle under way; what it has seen so far is in its attributes."""
+
+    def __init__(self, plan: Plan, resolver: Resolver, now: Callable[[], datetime]) -> None:
+        self._plan = plan
+        self._org = plan.org
+        self._resolver = resolver
+        self._now = now
+        self._started_at = now()
+        self._watch = self._stopwatch()
+        self._client_auth = ClientAuth.NOT_REACHED
+        self._handshake: HandshakeOutcome | None = None
+        self._address: Address | None = None
+        self._login: LoginOutcome | None = None
+        self._api_usage: ApiUsage | None = None
+        self._clock_skew: float | None = None
+        self.outcomes: dict[Probe, Outcome] = {}
+
+    def result(self) -> ProbeResult:
+        keys = self._plan.keys
+        cause = SkipCause.NO_VERDICT
+        return ProbeResult(
+            org=self._org.name,
+            started_at=self._started_at,
+            outcomes={
+                probe: self.outcomes.get(
+                    probe, Skipped(cause if probe in self._plan.due else SkipCause.NOT_DUE)
+                )
+                for probe in configured_probes(self._org)
+            },
+            stages=self._watch.stages,
+            handshake=self._handshake,
+            client_auth=self._client_auth,
+            address=shown(self._address) if self._address else None,
+            client_chain=() if isinstance(keys, Failure) else keys.chain,
+            login=self._login,
+            api_usage=self._api_usage,
+            clock_skew=self._clock_skew,
+        )
+
+    async def run(self, keys: Keys) -> None:
+        way = Way(self._org.endpoint, self._org.timeouts, keys.proxy_password)
+        opened = await open_channel(way, keys.presenting, self._resolver, self._watch)
+        self._address = opened.address
+        if isinstance(opened, NotOpened):
+            if opened.handshake is not None:
+                self._handshake = opened.handshake
+                self._client_auth = opened.handshake.client_auth
+            self.outcomes[Probe.HANDSHAKE] = opened.failure
+            return
+        self._handshake = opened.handshake
+        if opened.handshake.client_auth is ClientAuth.NOT_REQUESTED:
+            opened.channel.close()
+            self._client_auth = ClientAuth.NOT_REQUESTED
+            self.outcomes[Probe.HANDSHAKE] = Failure(Reason.CLIENT_NOT_REQUESTED)
+            return
+        pinned = way if self._org.endpoint.proxy else replace(way, address=opened.address)
+        conversation = Conversation(opened, pinned, keys.presenting, self._resolver, self._watch)
+        async with conversation:
+            failure = await self._knock(conversation, self._handshake)
+            self.outcomes[Probe.HANDSHAKE] = failure or Success()
+            if failure is None:
+                await self._log_in(conversation, way, keys)
+        if failure is None and Probe.REFUSAL in self._plan.due:
+            self.outcomes[Probe.REFUSAL] = await self._refusal(pinned, keys)
+
+    async def _knock(
+        self, conversation: Conversation, handshake: HandshakeOutcome
+    ) -> Failure | None:
+        answer = await conversation.post(door_request(self._org.soap_path), Stage.DOOR)
+        self._clock_skew = self._skew(answer)
+        self._client_auth, failure = _door(answer, conversation.alert)
+        self._handshake = replace(handshake, alert=conversation.alert)
+        return failure
+
+    async def _log_in(self, conversation: Conversation, way: Way, keys: Keys) -> None:
+        gate = self._plan.gate
+        if gate is None or Probe.LOGIN not in self._plan.due:
+            return
+        if (session := await self._login_once(conversation, gate)) is None:
+            return
+        answer = await self._session(conversation, session)
+        if isinstance(answer, Failure) and answer.reason is Reason.SESSION_INVALID:
+            # Another client of the same user may have logged out in between: once more, within
+            # the budget. A second failure is news.
+            again = await self._login_once(conversation, gate)
+            if again is not None:
+                session = again
+                answer = await self._session(conversation, session)
+        if isinstance(answer, Failure):
+            self.outcomes[Probe.SESSION] = answer
+            return
+        self._api_usage = answer.api_usage
+        self.outcomes[Probe.SESSION] = Success()
+        if Probe.ENFORCEMENT in self._plan.due:
+            self.outcomes[Probe.ENFORCEMENT] = await self._enforcement(way, keys, session)
+
+    async def _login_once(self, conversation: Conversation, gate: LoginGate) -> Secret | None:
+        admitted = await gate.admit()
+        if isinstance(admitted, Skipped | Failure):
+            if Probe.LOGIN not in self.outcomes:
+                self.outcomes[Probe.LOGIN] = admitted
+            if isinstance(admitted, Skipped):
+                self.outcomes.setdefault(Probe.SESSION, admitted)
+            return None
+        outcome = await conversation.log_in(admitted.flow())
+        self._login = outcome.login if isinstance(outcome, Granted) else outcome
+        await gate.done(self._login)
+        if isinstance(outcome, Refused):
+            self.outcomes[Probe.LOGIN] = outcome.failure
+            return None
+        self.outcomes[Probe.LOGIN] = Success()
+        return outcome.session
+
+    async def _session(
+        self, conversation: Conversation, session: Secret
+    ) -> SessionAnswered | Failure:
+        wanted = self._org.session
+        request = session_request(self._org.soap_path, wanted.call, wanted.soql, session)
+        answer = await conversation.post(request, Stage.SESSION)
+        return answer if isinstance(answer, Failure) else read_session(answer, session)
+
+    async def _refusal(self, way: Way, keys: Keys) -> Outcome:
+        """Knock without a certificate: the same door that has just let us in must refuse."""
+        watch = self._stopwatch()
+        opened = await open_channel(way, keys.bare, self._resolver, watch)
+        if isinstance(opened, NotOpened):
+            verdict, failure = ClientAuth.NOT_REACHED, opened.failure
+            if opened.handshake is not None:
+                verdict = opened.handshake.client_auth
+        else:
+            async with Conversation(opened, way, keys.bare, self._resolver, watch) as conversation:
+                answer = await conversation.post(door_request(self._org.soap_path), None)
+                verdict, refused = _door(answer, conversation.alert)
+            if refused is None:
+                return Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE)
+            failure = refused
+        if verdict in {ClientAuth.REJECTED, ClientAuth.SOFT_REJECTED}:
+            return Success(str(failure))
+        # An outage proves nothing, and neither does a close without a word.
+        return Undetermined(Reason.UNDETERMINED, str(failure))
+
+    async def _enforcement(self, way: Way, keys: Keys, session: Secret) -> Outcome:
+        """Use the session on the ordinary port without the certificate: it must be refused."""
+        enforcement = self._org.enforcement
+        if enforcement is None:
+            return Skipped(SkipCause.NOT_DUE)
+        endpoint = way.endpoint
+        host, _ = endpoint.connect_to or (endpoint.host, endpoint.port)
+        plain = replace(
+            way,
+            endpoint=replace(endpoint, port=enforcement.port, connect_to=(host, enforcement.port)),
+        )
+        watch = self._stopwatch()
+        opened = await open_channel(plain, keys.bare, self._resolver, watch)
+        if isinstance(opened, NotOpened):
+            return Undetermined(Reason.UNDETERMINED, str(opened.failure))
+        wanted = self._org.session
+        request = session_request(self._org.soap_path, wanted.call, wanted.soql, session)
+        async with Conversation(opened, plain, keys.bare, self._resolver, watch) as conversation:
+            answer = await conversation.post(request, None)
+        if isinstance(answer, Failure):
+            return Undetermined(Reason.UNDETERMINED, str(answer))
+        return enforcement_outcome(answer, session)
+
+    def _stopwatch(self) -> Stopwatch:
+        return Stopwatch(asyncio.get_running_loop().time, self._org.timeouts.cycle)
+
+    def _skew(self, answer: Response | Failure) -> float | None:
+        if isinstance(answer, Failure) or (date := answer.headers.get("date")) is None:
+            return None
+        try:
+            return (parsedate_to_datetime(date) - self._now()).total_seconds()
+        except (ValueError, TypeError):
+            # No date, or one without a time zone, which Date must not be (RFC 9110 §5.6.7).
+            return None
+
+
+def _door(answer: Response | Failure, alert: str | None) -> tuple[ClientAuth, Failure | None]:
+    if not isinstance(answer, Failure):
+        return door_verdict(answer)
+    return ClientAuth.REJECTED if alert else ClientAuth.UNCONFIRMED, answer

@@ -1,0 +1,176 @@
+"""HTTP over the channel that the TLS stage opened; the only module that knows httpx.
+
+httpx writes its request before it reads, through a pool of its own, and so loses the TLS 1.3 alert
+that says why a client was refused. Here the stream is ours and an httpx transport of a few lines,
+on h11, carries requests over it: no pool, no redirects, nothing from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import h11
+import httpx
+
+from agent.login.flow import Request, Response
+from agent.login.soap import MAX_ANSWER_BYTES
+from agent.probe.tls import Channel
+from agent.reason import Reason
+from agent.result import Failure
+
+# A piece this small cannot decompress to much before the size is looked at.
+_PIECE: Final = 4096
+
+
+class _BrokenError(Exception):
+    """Carries a Failure out of httpx; never leaves this module."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class HttpClient:
+    """Sends requests one after another over one channel; the answers come back as values."""
+
+    def __init__(self, channel: Channel, authority: str) -> None:
+        self._transport = _ChannelTransport(channel)
+        self._client = httpx.AsyncClient(
+            transport=self._transport,
+            base_url=f"https://{authority}",
+            # No "python-httpx/…": the far side's logs should say who called.
+            headers={"User-Agent": "sfmtls-agent", "Accept": "text/xml, */*;q=0.1"},
+            follow_redirects=False,
+            trust_env=False,
+            timeout=None,  # noqa: S113 - each stage has its deadline around this
+        )
+
+    @property
+    def reusable(self) -> bool:
+        """The connection can carry another request."""
+        return self._transport.reusable
+
+    async def post(self, request: Request) -> Response | Failure:
+        """Send one request and return the whole answer, decoded, or why there is none."""
+        try:
+            async with self._client.stream(
+                "POST", request.path, headers=list(request.headers), content=request.body
+            ) as response:
+                return Response(
+                    status=response.status_code,
+                    headers={name.lower(): value for name, value in response.headers.items()},
+                    body=await _read(response),
+                )
+        except _BrokenError as broken:
+            return broken.failure
+        except httpx.HTTPError as error:
+            # What is left is a body that does not decode as its Content-Encoding says.
+            return Failure(Reason.HTTP_MALFORMED, type(error).__name__)
+
+    async def aclose(self) -> None:
+        """Close the client; the channel has its own owner."""
+        await self._client.aclose()
+
+
+async def _read(response: httpx.Response) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.aiter_bytes():
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
+            raise _BrokenError(
+                Failure(Reason.RESPONSE_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
+            )
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _ChannelTransport(httpx.AsyncBaseTransport):
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._protocol = h11.Connection(h11.CLIENT)
+        self._closed = False
+
+    @property
+    def reusable(self) -> bool:
+        states = (self._protocol.our_state, self._protocol.their_state)
+        return all(state in {h11.IDLE, h11.DONE} for state in states)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._protocol.our_state is h11.DONE:
+            self._protocol.start_next_cycle()
+        await self._send(request)
+        head = await self._head()
+        return httpx.Response(head.status_code, headers=list(head.headers), stream=_Body(self))
+
+    async def _send(self, request: httpx.Request) -> None:
+        protocol = self._protocol
+        data = protocol.send(
+            h11.Request(
+                method=request.method, target=request.url.raw_path, headers=request.headers.raw
+            )
+        )
+        data += protocol.send(h11.Data(await request.aread()))
+        data += protocol.send(h11.EndOfMessage())
+        await self._channel.send(data)
+
+    async def _head(self) -> h11.Response:
+        while True:
+            match await self._next_event():
+                case h11.Response() as response:
+                    return response
+                case h11.ConnectionClosed():
+                    raise _BrokenError(Failure(Reason.TLS_EOF, "closed without an answer"))
+                case _:
+                    continue  # 100 Continue and its kin (RFC 9110 §15.2)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        while True:
+            match await self._next_event():
+                case h11.Data(data=data):
+                    for piece in _pieces(bytes(data)):
+                        yield piece
+                case h11.EndOfMessage() | h11.ConnectionClosed():
+                    return
+                case _:
+                    continue
+
+    async def _next_event(self) -> h11.Event:
+        while True:
+            try:
+                event = self._protocol.next_event()
+            except h11.RemoteProtocolError as error:
+                # The library's text quotes what came, and a server may have echoed a secret.
+                raise _BrokenError(self._malformed()) from error
+            if isinstance(event, h11.Event):
+                return event
+            if event is h11.PAUSED:
+                raise _BrokenError(Failure(Reason.HTTP_MALFORMED, "more data than one answer"))
+            await self._receive()
+
+    async def _receive(self) -> None:
+        data = await self._channel.receive()
+        if isinstance(data, Failure):
+            raise _BrokenError(data)
+        self._closed = not data
+        self._protocol.receive_data(data)
+
+    def _malformed(self) -> Failure:
+        if self._closed:
+            return Failure(Reason.TLS_EOF, "closed in the middle of the answer")
+        return Failure(Reason.HTTP_MALFORMED, "not an HTTP/1.1 answer")
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, transport: _ChannelTransport) -> None:
+        self._transport = transport
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._transport.body():
+            yield piece
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), _PIECE):
+        yield data[start : start + _PIECE]

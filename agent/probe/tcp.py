@@ -1,0 +1,131 @@
+"""One TCP connection as bytes: connects to the first address that answers, sends, receives.
+
+Whatever the kernel reports becomes a Failure here, by one table. Time limits are the caller's:
+every coroutine here may be cancelled by `asyncio.timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
+
+from agent.reason import Reason
+from agent.result import Failure
+
+_READ_SIZE: Final = 65536
+
+# Most specific first; what is not here is a network trouble that the text tells.
+_REASONS: Final[Mapping[type[OSError], Reason]] = {
+    ConnectionRefusedError: Reason.TCP_REFUSED,
+    ConnectionResetError: Reason.TCP_RESET,
+    ConnectionAbortedError: Reason.TCP_RESET,
+    BrokenPipeError: Reason.TCP_RESET,
+    TimeoutError: Reason.TCP_TIMEOUT,
+    # What a `prohibit` route or a local firewall answers (EPERM, EACCES).
+    PermissionError: Reason.TCP_UNREACHABLE,
+}
+_UNREACHABLE: Final = frozenset(
+    {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EINVAL}
+)
+
+Address = tuple[socket.AddressFamily, tuple[str, int]]
+
+
+def shown(address: Address) -> str:
+    """Return an address as people write it: 192.0.2.1:8443 or [2001:db8::1]:8443."""
+    family, (host, port) = address
+    return f"[{host}]:{port}" if family is socket.AF_INET6 else f"{host}:{port}"
+
+
+def failure_of(error: OSError) -> Failure:
+    """Translate what the kernel said."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return Failure(reason, _text(error))
+    if error.errno in _UNREACHABLE:
+        return Failure(Reason.TCP_UNREACHABLE, _text(error))
+    return Failure(Reason.UNDETERMINED, _text(error))
+
+
+def _text(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+class Connection:
+    """An open TCP connection. `address` is where it leads."""
+
+    def __init__(self, sock: socket.socket, address: Address) -> None:
+        self._socket = sock
+        self.address = address
+
+    async def send(self, data: bytes) -> Failure | None:
+        """Send all of it."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        except OSError as error:
+            return failure_of(error)
+        return None
+
+    async def receive(self) -> bytes | Failure:
+        """Return what has arrived, at least a byte; empty when the peer has closed."""
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._socket, _READ_SIZE)
+        except OSError as error:
+            return failure_of(error)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        """Close it at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+async def connect(addresses: Sequence[Address], seconds: float) -> Connection | Failure:
+    """Connect to the first address that answers; each gets its share of the seconds left.
+
+    The failure returned is that of the last address; all of them are in its detail.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    failures: list[str] = []
+    failure = Failure(Reason.DNS_ERROR, "no address to connect to")
+    for tried, address in enumerate(addresses):
+        share = (deadline - clock()) / (len(addresses) - tried)
+        result = await _connect(address, share)
+        if isinstance(result, Connection):
+            return result
+        failures.append(f"{shown(address)} {result.detail}")
+        failure = Failure(result.reason, "; ".join(failures))
+    return failure
+
+
+async def _connect(address: Address, seconds: float) -> Connection | Failure:
+    family, target = address
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        return failure_of(error)
+    try:
+        # A login is one small request and one answer: waiting to fill a segment only adds delay.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except TimeoutError:
+        sock.close()
+        return Failure(Reason.TCP_TIMEOUT, f"no answer in {seconds:.1f} s")
+    except OSError as error:
+        sock.close()
+        return failure_of(error)
+    except BaseException:
+        sock.close()
+        raise
+    return Connection(sock, address)
