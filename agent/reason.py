@@ -8,13 +8,13 @@ To add a reason: one member here, and whatever border translates to it.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 
 _OPENS_BREAKER: Final = True
 
 
 class Reason(Enum):
-    """Why a probe failed; `.value` is the label, `.meaning` and `.remedy` are for whoever was woken.
+    """Why a probe failed; `.value` is the label, the texts are for whoever was woken.
 
     `opens_breaker` marks the faults after which another login could lock the user out or is
     useless until somebody changes something: one of them stops all logins of that user.
@@ -30,7 +30,7 @@ class Reason(Enum):
         meaning: str,
         remedy: str,
         opens_breaker: bool = False,  # noqa: FBT001, FBT002 - a member is a row; it has no keywords
-    ) -> Reason:
+    ) -> Self:
         """Keep the texts beside the label."""
         member = object.__new__(cls)
         member._value_ = label
@@ -105,8 +105,10 @@ class Reason(Enum):
     TLS_EOF = (
         "tls_eof",
         "The server closed the connection without saying why.",
-        "Some servers refuse a client certificate like this: check your own certificate first "
-        "(`sfmtls-agent check`), then load balancers in between.",
+        (
+            "Some servers refuse a client certificate like this: check your own certificate first "
+            "(`sfmtls-agent check`), then load balancers in between."
+        ),
     )
     NOT_TLS = (
         "not_tls",
@@ -168,8 +170,10 @@ class Reason(Enum):
     CLIENT_CERT_UNKNOWN_CA = (
         "client_cert_unknown_ca",
         "The server could not trace our certificate to a root that it trusts.",
-        "Put every intermediate into the certificate file, leaf first; then check that the root "
-        "is one that Salesforce accepts.",
+        (
+            "Put every intermediate into the certificate file, leaf first; then check that the "
+            "root is one that Salesforce accepts."
+        ),
     )
     CLIENT_CERT_BAD = (
         "client_cert_bad",
@@ -275,7 +279,7 @@ class Reason(Enum):
     # --- the login and the session
     INVALID_LOGIN = (
         "invalid_login",
-        "User name, password or security token is wrong, or the user is locked, frozen or inactive.",
+        "User name, password or token is wrong, or the user is locked, frozen or inactive.",
         "Look at the user's Login History for the true cause. Do not retry: it locks the user out.",
         _OPENS_BREAKER,
     )
@@ -339,8 +343,10 @@ class Reason(Enum):
     MUTUAL_AUTH_FAILED = (
         "mutual_auth_failed",
         "Salesforce could not match our certificate to one uploaded to this org.",
-        "Upload the certificate that the agent presents to the org's Mutual Authentication "
-        "Certificates; an expired password was reported like this too.",
+        (
+            "Upload the certificate that the agent presents to the org's Mutual Authentication "
+            "Certificates; an expired password was reported like this too."
+        ),
     )
     ENFORCEMENT_OFF = (
         "enforcement_off",

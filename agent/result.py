@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from agent.certificate import Certificate
 from agent.reason import Reason
@@ -151,6 +152,10 @@ class Refused:
 LoginOutcome = LoggedIn | Refused
 
 
+# Nobody can say that the login works while these keep it from being tried.
+_TROUBLE: Final = frozenset({SkipCause.BREAKER_OPEN, SkipCause.STATE_UNAVAILABLE})
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """Everything that one cycle of one org saw.
@@ -180,8 +185,12 @@ class ProbeResult:
 
     @property
     def healthy(self) -> bool:
-        """No configured probe failed; what was skipped or undetermined does not count."""
-        return not any(isinstance(outcome, Failure) for outcome in self.outcomes.values())
+        """No configured probe failed, and no login was stopped by an earlier failure."""
+        return not any(
+            isinstance(outcome, Failure)
+            or (isinstance(outcome, Skipped) and outcome.cause in _TROUBLE)
+            for outcome in self.outcomes.values()
+        )
 
     def __repr__(self) -> str:
         """Say in one line how it went."""

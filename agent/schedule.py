@@ -76,6 +76,15 @@ class Schedule:
             next_run_time=datetime.fromtimestamp(begins, UTC),
         )
 
+    def beat(self, interval: float, beat: Callable[[], object]) -> None:
+        """Call `beat` every `interval` seconds, as a sign that the schedule still works."""
+
+        # A coroutine function: APScheduler would run a plain one in a thread.
+        async def run() -> None:
+            beat()
+
+        self._scheduler.add_job(run, IntervalTrigger(seconds=interval, timezone=UTC))
+
     def remove(self, name: str) -> None:
         """Run this name no more; a run under way ends by itself."""
         self._scheduler.remove_job(name)

@@ -1,0 +1,392 @@
+"""What is known now: a Snapshot of each org, on the one Board, the only thing that changes.
+
+A Snapshot remembers across cycles what a single result cannot: counters, the last chain that was
+seen, since when a state lasts. It is frozen, so a reader in another thread needs no lock. This
+module reads no clock and does no I/O: moments arrive with the results.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from agent.certificate import Certificate
+from agent.org import Org
+from agent.policy.rule import Side, Violation
+from agent.reason import Reason
+from agent.result import (
+    ApiUsage,
+    ClientAuth,
+    Failure,
+    Probe,
+    ProbeResult,
+    SkipCause,
+    Skipped,
+    Stage,
+    Success,
+    Undetermined,
+)
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Standing(StrEnum):
+    """How a probe stands after its last run."""
+
+    UNKNOWN = "unknown"  # it has not run yet
+    SUCCESS = "success"
+    FAILURE = "failure"
+    UNDETERMINED = "undetermined"
+
+
+def _frozen(mapping: Mapping[_Key, _Value]) -> Mapping[_Key, _Value]:
+    return MappingProxyType(dict(mapping))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    """One probe of one org, over all its runs.
+
+    `last` is the outcome of the last run; a skipped run is none. An undetermined run is an attempt
+    and replaces `last`, so that neither an old success nor an old failure is taken for news.
+    `since` is the moment from which `standing` lasts; another reason for failing does not end it.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    failures_by_reason: Mapping[Reason, int] = field(default_factory=lambda: _frozen({}))
+    skipped: Mapping[SkipCause, int] = field(default_factory=lambda: _frozen({}))
+    last: Success | Failure | Undetermined | None = None
+    last_run: datetime | None = None
+    last_success: datetime | None = None
+    since: datetime | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """How the last run ended."""
+        match self.last:
+            case None:
+                return Standing.UNKNOWN
+            case Success():
+                return Standing.SUCCESS
+            case Failure():
+                return Standing.FAILURE
+            case Undetermined():
+                return Standing.UNDETERMINED
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the last run did not succeed; None when it did, or when there was none."""
+        return self.last.reason if isinstance(self.last, Failure | Undetermined) else None
+
+    def ran(self, outcome: Success | Failure | Undetermined, at: datetime) -> ProbeStatus:
+        """Return the status after one more run."""
+        after = replace(self, attempts=self.attempts + 1, last=outcome, last_run=at)
+        if after.standing is not self.standing:
+            after = replace(after, since=at)
+        match outcome:
+            case Success():
+                return replace(after, last_success=at)
+            case Failure(reason=reason):
+                return replace(
+                    after,
+                    failures=self.failures + 1,
+                    failures_by_reason=_one_more(self.failures_by_reason, reason),
+                )
+            case Undetermined():
+                return after
+
+    def passed_over(self, cause: SkipCause) -> ProbeStatus:
+        """Return the status after a run that did not take place."""
+        return replace(self, skipped=_one_more(self.skipped, cause))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenChain:
+    """Certificates as presented, leaf first, and the moment at which they were last seen."""
+
+    certificates: tuple[Certificate, ...]
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change worth one line in the log: `probe` of `org` went from `before` to `after`.
+
+    `lasted` is how long the state before had lasted, None when there was none. A failure for
+    another reason than before is a transition; a repeat is not.
+    """
+
+    org: str
+    probe: Probe
+    before: Standing
+    after: Standing
+    reason: Reason | None
+    detail: str
+    lasted: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is known of one org. `version` changes whenever anything in it does.
+
+    `stages` are the seconds of the last run: the door's stages all come from the last cycle, login
+    and session from the last cycle that logged in. `alert` is set only while the handshake fails.
+    `tls_version`, `cipher_suite`, `api_usage`, `clock_skew` and `chains` keep what was last seen.
+    `client_auth` is None before the first cycle; `breaker_open` and `budget_remaining` are None
+    until they are told, and for an org without login.
+    """
+
+    org: Org
+    version: int
+    probes: Mapping[Probe, ProbeStatus]
+    cycles: int = 0
+    stages: Mapping[Stage, float] = field(default_factory=lambda: _frozen({}))
+    client_auth: ClientAuth | None = None
+    tls_version: str | None = None
+    cipher_suite: str | None = None
+    alert: str | None = None
+    chains: Mapping[Side, SeenChain] = field(default_factory=lambda: _frozen({}))
+    violations: tuple[Violation, ...] = ()
+    not_evaluated: tuple[str, ...] = ()
+    deadlines: Mapping[str, datetime] = field(default_factory=lambda: _frozen({}))
+    breaker_open: bool | None = None
+    budget_remaining: int | None = None
+    api_usage: ApiUsage | None = None
+    clock_skew: float | None = None
+    maintenance: bool = False
+    identity_reload_failures: int = 0
+
+    @property
+    def since(self) -> Mapping[Probe, datetime]:
+        """For each probe that ran, since when it stands as it does."""
+        return {
+            probe: status.since for probe, status in self.probes.items() if status.since is not None
+        }
+
+    @property
+    def healthy(self) -> bool:
+        """No probe's last run failed."""
+        return not any(status.standing is Standing.FAILURE for status in self.probes.values())
+
+    def __repr__(self) -> str:
+        """Say in one line how the org stands."""
+        standings = ", ".join(
+            f"{probe} {status.standing}" + (f" ({status.reason.value})" if status.reason else "")
+            for probe, status in self.probes.items()
+        )
+        return f"<Snapshot {self.org.name}: {standings}, {self.cycles} cycles>"
+
+
+def probes_of(org: Org) -> tuple[Probe, ...]:
+    """Return the probes that this org is configured for, in the order in which they run."""
+    configured = {
+        Probe.HANDSHAKE: True,
+        Probe.LOGIN: org.login is not None,
+        Probe.SESSION: org.login is not None,
+        Probe.REFUSAL: org.refusal_interval is not None,
+        Probe.ENFORCEMENT: org.enforcement is not None and org.login is not None,
+    }
+    return tuple(probe for probe, wanted in configured.items() if wanted)
+
+
+def role(position: int, certificate: Certificate) -> str:
+    """Return what a certificate is in its chain: leaf, intermediate or root."""
+    if position == 0:
+        return "leaf"
+    return "root" if certificate.self_issued else "intermediate"
+
+
+class Board:
+    """The latest Snapshot of each org. One thread writes; any thread may read."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[str, Snapshot] = {}
+        # One sequence for the whole board: an org that comes back under its old name must not
+        # show a version that a cache has already seen.
+        self._versions = itertools.count(1)
+
+    def add(self, org: Org) -> None:
+        """Start to know `org`; ValueError when one of its name is known already."""
+        if org.name in self._snapshots:
+            raise ValueError(f"there is an org named {org.name} already")
+        self._snapshots[org.name] = Snapshot(
+            org=org,
+            version=next(self._versions),
+            probes=_frozen({probe: ProbeStatus() for probe in probes_of(org)}),
+        )
+
+    def replace(self, org: Org) -> None:
+        """Take the new settings of a known org and keep its counters; KeyError when it is unknown.
+
+        What was seen of another identity, of another door or of another user is forgotten.
+        """
+        before = self._snapshots[org.name]
+        after = replace(
+            before,
+            org=org,
+            probes=_frozen(
+                {probe: before.probes.get(probe, ProbeStatus()) for probe in probes_of(org)}
+            ),
+        )
+        if org.identity != before.org.identity:
+            after = replace(after, chains=_without(after.chains, Side.CLIENT))
+        if org.endpoint != before.org.endpoint:
+            after = replace(
+                after,
+                chains=_without(after.chains, Side.SERVER),
+                stages=_frozen({}),
+                client_auth=None,
+                tls_version=None,
+                cipher_suite=None,
+                alert=None,
+                clock_skew=None,
+            )
+        if org.login != before.org.login:
+            after = replace(after, breaker_open=None, budget_remaining=None, api_usage=None)
+        self._put(after)
+
+    def remove(self, name: str) -> None:
+        """Forget the org; nothing happens when it is unknown."""
+        self._snapshots.pop(name, None)
+
+    def record(
+        self,
+        result: ProbeResult,
+        *,
+        violations: Iterable[Violation] = (),
+        not_evaluated: Iterable[str] = (),
+        deadlines: Mapping[str, datetime] | None = None,
+        maintenance: bool = False,
+    ) -> tuple[Transition, ...]:
+        """Take in one cycle and how it was judged; return the changes worth a line in the log.
+
+        A result for an org, or of a probe, that a reload removed meanwhile changes nothing.
+        """
+        before = self._snapshots.get(result.org)
+        if before is None:
+            return ()
+        probes = dict(before.probes)
+        transitions: list[Transition] = []
+        for probe, outcome in result.outcomes.items():
+            status = probes.get(probe)
+            if status is None:
+                continue
+            if isinstance(outcome, Skipped):
+                probes[probe] = status.passed_over(outcome.cause)
+                continue
+            probes[probe] = after = status.ran(outcome, result.started_at)
+            if (after.standing, after.reason) != (status.standing, status.reason):
+                transitions.append(_transition(result, probe, status, after))
+        handshake = result.handshake
+        failing = probes[Probe.HANDSHAKE].standing is Standing.FAILURE
+        self._put(
+            replace(
+                before,
+                probes=_frozen(probes),
+                cycles=before.cycles + 1,
+                stages=_stages(before.stages, result.stages),
+                client_auth=result.client_auth,
+                tls_version=(handshake and handshake.tls_version) or before.tls_version,
+                cipher_suite=(handshake and handshake.cipher_suite) or before.cipher_suite,
+                alert=handshake.alert if handshake and failing else None,
+                chains=_chains(before.chains, result),
+                violations=tuple(violations),
+                not_evaluated=tuple(not_evaluated),
+                deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
+                api_usage=result.api_usage or before.api_usage,
+                clock_skew=before.clock_skew if result.clock_skew is None else result.clock_skew,
+                maintenance=maintenance,
+            )
+        )
+        return tuple(transitions)
+
+    def skipped(self, name: str, probe: Probe, cause: SkipCause) -> None:
+        """Count a run that did not take place; nothing happens when org or probe is unknown."""
+        before = self._snapshots.get(name)
+        if before is not None and probe in before.probes:
+            after = {**before.probes, probe: before.probes[probe].passed_over(cause)}
+            self._put(replace(before, probes=_frozen(after)))
+
+    def login_limits(
+        self,
+        name: str,
+        breaker_open: bool | None,  # noqa: FBT001 - a state that is told, not a switch
+        budget_remaining: int | None,
+    ) -> None:
+        """Take in whether logins are stopped and how many are left in this hour."""
+        before = self._snapshots.get(name)
+        if before is not None and before.org.login is not None:
+            self._put(replace(before, breaker_open=breaker_open, budget_remaining=budget_remaining))
+
+    def identity_failed(self, name: str) -> None:
+        """Count a changed certificate or key that could not be used."""
+        before = self._snapshots.get(name)
+        if before is not None:
+            failures = before.identity_reload_failures + 1
+            self._put(replace(before, identity_reload_failures=failures))
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Return every org's snapshot, in the order in which they were added; from any thread."""
+        return tuple(self._snapshots.values())
+
+    def get(self, name: str) -> Snapshot | None:
+        """Return the org's snapshot, or None when it is unknown; from any thread."""
+        return self._snapshots.get(name)
+
+    def every_org_seen(self) -> bool:
+        """Tell whether each org has had at least one cycle; from any thread."""
+        return all(snapshot.cycles for snapshot in self.snapshots())
+
+    def _put(self, snapshot: Snapshot) -> None:
+        # Assignment to an existing key keeps the order and is atomic for readers.
+        self._snapshots[snapshot.org.name] = replace(snapshot, version=next(self._versions))
+
+
+_OF_THE_LOGIN: Final = frozenset({Stage.LOGIN, Stage.SESSION})
+
+
+def _stages(before: Mapping[Stage, float], now: Mapping[Stage, float]) -> Mapping[Stage, float]:
+    # Most cycles do not log in; the durations of the last login stay readable between two.
+    kept = {} if Stage.LOGIN in now else {s: before[s] for s in _OF_THE_LOGIN if s in before}
+    merged = {**kept, **now}
+    return _frozen({stage: merged[stage] for stage in Stage if stage in merged})
+
+
+def _chains(before: Mapping[Side, SeenChain], result: ProbeResult) -> Mapping[Side, SeenChain]:
+    presented = {Side.CLIENT: result.client_chain, Side.SERVER: result.server_chain}
+    seen = {
+        side: SeenChain(certificates, result.started_at)
+        for side, certificates in presented.items()
+        if certificates
+    }
+    merged = {**before, **seen}
+    return _frozen({side: merged[side] for side in presented if side in merged})
+
+
+def _transition(
+    result: ProbeResult, probe: Probe, before: ProbeStatus, after: ProbeStatus
+) -> Transition:
+    return Transition(
+        org=result.org,
+        probe=probe,
+        before=before.standing,
+        after=after.standing,
+        reason=after.reason,
+        detail=after.last.detail if after.last else "",
+        lasted=None if before.since is None else result.started_at - before.since,
+    )
+
+
+def _one_more(counts: Mapping[_Key, int], key: _Key) -> Mapping[_Key, int]:
+    return _frozen({**counts, key: counts.get(key, 0) + 1})
+
+
+def _without(chains: Mapping[Side, SeenChain], side: Side) -> Mapping[Side, SeenChain]:
+    return _frozen({kept: chain for kept, chain in chains.items() if kept is not side})

@@ -1,0 +1,361 @@
+"""What must survive a restart, in one SQLite file in the state directory.
+
+For now that is what the login breaker needs: every attempt, recorded before anything is sent, and
+what was refused. Each method is one transaction, committed to the disk before it returns, so a
+`kill -9` at any moment loses nothing that was sent. Daemon and `probe` command share the file.
+
+The methods block; the caller runs them on a thread. Anything that goes wrong is a StoreError: no
+login may be sent that could not be recorded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from agent.breaker import (
+    Allowed,
+    Attempt,
+    Denied,
+    Limits,
+    LoginState,
+    Refusal,
+    after_begin,
+    after_finish,
+    after_reset,
+    decide,
+    in_flight,
+)
+from agent.reason import Reason
+
+FILE_NAME: Final = "state.sqlite3"
+
+# How long to wait for the other process to end its transaction, which takes milliseconds.
+_BUSY_TIMEOUT: Final = 5.0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_REASONS: Final = {reason.value: reason for reason in Reason}
+
+# MIGRATIONS[n] leads from version n (PRAGMA user_version) to n + 1. Moments and durations are whole
+# microseconds, so that what is read is exactly what was written.
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    (
+        "CREATE TABLE secret_key (key BLOB NOT NULL)",
+        "CREATE TABLE login_user (user TEXT PRIMARY KEY, proven INTEGER NOT NULL) WITHOUT ROWID",
+        # AUTOINCREMENT: an id says which of two attempts is later, so none is used twice.
+        """CREATE TABLE login_attempt (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            user TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            half_open INTEGER NOT NULL,
+            hold INTEGER NOT NULL,
+            settled INTEGER NOT NULL
+        )""",
+        "CREATE INDEX login_attempt_by_user ON login_attempt (user, at)",
+        """CREATE TABLE login_refusal (
+            user TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            at INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            hold INTEGER NOT NULL,
+            released INTEGER NOT NULL,
+            PRIMARY KEY (user, digest)
+        ) WITHOUT ROWID""",
+    ),
+)
+
+
+class StoreError(Exception):
+    """The state file cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to send one login, already recorded. Give it back by `finish` or `abandon`."""
+
+    user: str
+    attempt: Attempt
+
+    @property
+    def attempt_id(self) -> int:
+        """The number of the attempt; a later one has a greater number."""
+        return self.attempt.id
+
+    @property
+    def half_open(self) -> bool:
+        """Whether this is the one try that an open breaker lets through."""
+        return self.attempt.half_open
+
+
+class Store:
+    """The state of one agent; the case of a user name does not matter, as with Salesforce."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, key: bytes) -> None:
+        self._connection = connection
+        self._path = path
+        self._key = key
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the store in this state directory; both are made when they are missing.
+
+        StoreError when they cannot be, or when the file is damaged or of a newer agent.
+        """
+        file = path / FILE_NAME
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _one_at_a_time(path / "state.lock"):
+                _make_private(file)
+                connection = sqlite3.connect(
+                    file, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                )
+                try:
+                    key = _prepare(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+        except (OSError, sqlite3.Error, StoreError) as error:
+            raise StoreError(f"{file}: {error}") from error
+        return cls(connection, file, key)
+
+    def close(self) -> None:
+        """Close the file; the store is of no use afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def admit(
+        self, user: str, digest: str, now: datetime, limits: Limits, lease: timedelta
+    ) -> Permit | Denied:
+        """Decide whether this user may log in now and, if so, record the attempt before it is sent.
+
+        `lease` is longer than any login can take: an attempt that began within it and has not ended
+        is under way, in whichever org or process.
+        """
+        user = user.lower()
+        with self._transaction("IMMEDIATE"):
+            state = self._load(user)
+            busy = in_flight(state, now, lease)
+            if busy is not None:
+                return busy
+            decision = decide(state, digest, now, limits)
+            if isinstance(decision, Denied):
+                return decision
+            attempt = self._insert(user, digest, now, decision)
+            # What the breaker no longer remembers need not be kept, except an unknown end.
+            remembered = after_begin(state, attempt)
+            self._connection.execute(
+                "DELETE FROM login_attempt WHERE user = ? AND settled = 1 AND at < ?",
+                (user, _to_integer(min(remembered.attempts))),
+            )
+            return Permit(user, attempt)
+
+    def finish(self, permit: Permit, now: datetime, failure: Reason | None) -> None:
+        """Record how an attempt ended: with a session (None) or with a failure."""
+        with self._transaction("IMMEDIATE"):
+            state = after_finish(self._load(permit.user), permit.attempt, now, failure)
+            self._save(state)
+            self._connection.execute(
+                "UPDATE login_attempt SET settled = 1 WHERE user = ? AND digest = ? AND id <= ?",
+                (permit.user, permit.attempt.digest, permit.attempt.id),
+            )
+
+    def abandon(self, permit: Permit) -> None:
+        """Forget an attempt that was provably never sent."""
+        with self._transaction("IMMEDIATE"):
+            self._connection.execute("DELETE FROM login_attempt WHERE id = ?", (permit.attempt.id,))
+
+    def login_state(self, user: str) -> LoginState:
+        """Return what is remembered about this user's logins."""
+        with self._transaction("DEFERRED"):
+            return self._load(user.lower())
+
+    def reset(self, user: str, now: datetime) -> None:
+        """Let one login with each secret of this user through at once."""
+        user = user.lower()
+        with self._transaction("IMMEDIATE"):
+            self._save(after_reset(self._load(user), now))
+            self._connection.execute(
+                "UPDATE login_attempt SET at = ? WHERE user = ? AND at > ?",
+                (_to_integer(now), user, _to_integer(now)),
+            )
+
+    def users(self) -> tuple[str, ...]:
+        """Return the names of all users that ever logged in, in lower case and sorted."""
+        with self._transaction("DEFERRED"):
+            rows = self._connection.execute("SELECT user FROM login_user ORDER BY user")
+            return tuple(user for (user,) in rows)
+
+    def secret_digest(self, user: str, parts: Sequence[bytes]) -> str:
+        """Return eight hexadecimal digits that change when the secret of a user changes.
+
+        Give everything whose change deserves a new try: password and token, API version too.
+        """
+        # The key is this file's own, so a digest means nothing anywhere else. 32 bits are enough to
+        # see a change, and too few to find a random secret by: billions of candidates fit as well.
+        # A word from a dictionary could still be found by who has the file, hence its mode.
+        digest = hashlib.blake2b(digest_size=4, key=self._key)
+        for part in (user.lower().encode(), *parts):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.hexdigest()
+
+    # --- the parts
+
+    @contextmanager
+    def _transaction(self, kind: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                self._connection.execute(f"BEGIN {kind}")
+                try:
+                    yield
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:  # some errors end it by themselves
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path}: {error}") from error
+
+    def _load(self, user: str) -> LoginState:
+        moments: list[datetime] = []
+        unfinished: list[Attempt] = []
+        rows = self._connection.execute(
+            "SELECT id, at, digest, half_open, hold, settled FROM login_attempt"
+            " WHERE user = ? ORDER BY id",
+            (user,),
+        )
+        for number, at, digest, half_open, hold, settled in rows:
+            attempt = Attempt(number, _moment(at), digest, bool(half_open), hold * _MICROSECOND)
+            moments.append(attempt.at)
+            if not settled:
+                unfinished.append(attempt)
+        refusals = tuple(
+            Refusal(
+                digest, number, _moment(at), _reason(label), hold * _MICROSECOND, bool(released)
+            )
+            for digest, number, at, label, hold, released in self._connection.execute(
+                "SELECT digest, attempt, at, reason, hold, released FROM login_refusal"
+                " WHERE user = ? ORDER BY attempt",
+                (user,),
+            )
+        )
+        row = self._connection.execute(
+            "SELECT proven FROM login_user WHERE user = ?", (user,)
+        ).fetchone()
+        return LoginState(user, tuple(moments), tuple(unfinished), refusals, row[0] if row else 0)
+
+    def _save(self, state: LoginState) -> None:
+        self._connection.execute(
+            "UPDATE login_user SET proven = ? WHERE user = ?", (state.proven, state.user)
+        )
+        self._connection.execute("DELETE FROM login_refusal WHERE user = ?", (state.user,))
+        self._connection.executemany(
+            "INSERT INTO login_refusal (user, digest, attempt, at, reason, hold, released)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    state.user,
+                    refusal.digest,
+                    refusal.attempt,
+                    _to_integer(refusal.at),
+                    refusal.by.value,
+                    refusal.hold // _MICROSECOND,
+                    refusal.released,
+                )
+                for refusal in state.refusals
+            ),
+        )
+
+    def _insert(self, user: str, digest: str, now: datetime, allowed: Allowed) -> Attempt:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO login_user (user, proven) VALUES (?, 0)", (user,)
+        )
+        cursor = self._connection.execute(
+            "INSERT INTO login_attempt (user, at, digest, half_open, hold, settled)"
+            " VALUES (?, ?, ?, ?, ?, 0)",
+            (
+                user,
+                _to_integer(now),
+                digest,
+                allowed.half_open,
+                allowed.hold // _MICROSECOND,
+            ),
+        )
+        number = cursor.lastrowid or 0  # the type says None for statements that insert nothing
+        return Attempt(number, now, digest, allowed.half_open, allowed.hold)
+
+
+# --- opening
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    # Two processes that switch a new file to WAL at once get "database is locked" whatever the
+    # busy timeout is. The lock is on a file of its own, because closing the database file by other
+    # means drops SQLite's locks on it (sqlite.org/howtocorrupt.html, section 2.2).
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_private(file: Path) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database (sqlite.org/wal.html).
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+
+
+def _prepare(connection: sqlite3.Connection) -> bytes:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # The default in WAL mode, NORMAL, can lose the last commits when the power fails.
+    connection.execute("PRAGMA synchronous = FULL")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise StoreError(f"damaged: {verdict}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(f"made by a newer agent (schema {version})")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in (statement for step in MIGRATIONS[version:] for statement in step):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    row = connection.execute("SELECT key FROM secret_key").fetchone()
+    if row is None:
+        row = (secrets.token_bytes(32),)
+        connection.execute("INSERT INTO secret_key (key) VALUES (?)", row)
+    connection.execute("COMMIT")
+    return bytes(row[0])
+
+
+# --- values
+
+
+def _to_integer(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _moment(integer: int) -> datetime:
+    return _EPOCH + integer * _MICROSECOND
+
+
+def _reason(label: str) -> Reason:
+    # A label that is not there was written by an agent that knew more reasons.
+    return _REASONS.get(label, Reason.UNDETERMINED)

@@ -1,0 +1,289 @@
+"""How the commands show things to a person: tables, and under them what to do.
+
+On a terminal there is colour; into a pipe the same text goes without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from agent.certificate import Certificate
+from agent.inspection import Inspection
+from agent.once import BreakerShown, Seen
+from agent.policy.rule import Severity, Violation
+from agent.reason import Reason
+from agent.result import (
+    ClientAuth,
+    Failure,
+    Outcome,
+    Probe,
+    SkipCause,
+    Skipped,
+    Success,
+    Undetermined,
+)
+from agent.simulator.scenario import Scenario
+
+_PROBES: Final = (
+    Probe.HANDSHAKE,
+    Probe.LOGIN,
+    Probe.SESSION,
+    Probe.REFUSAL,
+    Probe.ENFORCEMENT,
+)
+_COLOURS: Final = {
+    Severity.CRITICAL: "bold red",
+    Severity.WARNING: "yellow",
+    Severity.INFO: "dim",
+}
+_WORTH_SAYING: Final = frozenset(
+    {SkipCause.BREAKER_OPEN, SkipCause.BUDGET, SkipCause.IN_FLIGHT, SkipCause.STATE_UNAVAILABLE}
+)
+_WIDE: Final = 200
+_NAMED: Final = 8
+
+
+def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
+    """Print one line for each org, then org by org what is wrong and what to do about it.
+
+    `everything` shows findings that are only information too.
+    """
+    console = _console()
+    shown = [p for p in _PROBES if any(p in result.outcomes for result, _ in seen)]
+    columns = ("org", "door", *(probe.value for probe in shown))
+    table = _table(*columns, "client cert", "server cert", "ms")
+    now = datetime.now(UTC)
+    for result, _ in seen:
+        table.add_row(
+            escape(result.org),
+            _door(result.client_auth),
+            *(_outcome(result.outcomes.get(probe)) for probe in shown),
+            _days_left(result.client_chain, now),
+            _days_left(result.server_chain, now),
+            f"{sum(result.stages.values()) * 1000:.0f}",
+        )
+    console.print(table)
+    found = [(result.org, violations) for result, violations in seen]
+    worth, common, hidden = _worth_showing(found, everything=everything)
+    for result, _ in seen:
+        _print_trouble(
+            console, result.org, map(_failure, result.outcomes.items()), worth[result.org]
+        )
+    _print_common(console, common)
+    failed = sum(not result.healthy for result, _ in seen)
+    console.print(
+        f"{len(seen)} {_plural('org', len(seen))}: "
+        + (f"[red]{failed} failed[/red]" if failed else "[green]all well[/green]")
+        + (f" ({hidden} {_plural('note', hidden)} not shown; --all)" if hidden else "")
+    )
+
+
+def print_inspections(inspections: Sequence[Inspection]) -> None:
+    """Print one line for each org, then the problems, warnings and findings of the policy."""
+    console = _console()
+    table = _table("org", "host", "login as", "client certificate", "days left", "configuration")
+    now = datetime.now(UTC)
+    for found in inspections:
+        org = found.org
+        chain = found.identity.chain if found.identity else ()
+        table.add_row(
+            escape(org.name),
+            escape(f"{org.endpoint.host}:{org.endpoint.port}"),
+            escape(org.login.username) if org.login else "[dim]door only[/dim]",
+            escape(chain[0].subject) if chain else "-",
+            _days_left(chain, now),
+            "[red]not usable[/red]" if found.problems else "[green]good[/green]",
+        )
+    console.print(table)
+    judged = [(found.org.name, found.violations) for found in inspections]
+    worth, common, _ = _worth_showing(judged, everything=False)
+    for found in inspections:
+        problems = (f"[red]{escape(problem)}[/red]" for problem in found.problems)
+        warnings = (f"[yellow]{escape(warning)}[/yellow]" for warning in found.warnings)
+        _print_trouble(console, found.org.name, (*problems, *warnings), worth[found.org.name])
+    _print_common(console, common)
+
+
+def print_reasons(reasons: Iterable[Reason]) -> None:
+    """Print what each reason means and what to do about it."""
+    console = _console()
+    for reason in reasons:
+        stops = "  [dim](stops logins)[/dim]" if reason.opens_breaker else ""
+        console.print(f"[bold]{reason.value}[/bold]{stops}")
+        _say(console, reason.meaning)
+        _say(console, f"→ {reason.remedy}")
+
+
+def print_breakers(breakers: Sequence[BreakerShown]) -> None:
+    """Print how each org's logins stand."""
+    table = _table("org", "user", "logins", "because", "next try", "left this hour")
+    for shown in breakers:
+        table.add_row(
+            escape(shown.org),
+            escape(shown.username),
+            f"[red]stopped {_moment(shown.opened_at)}[/red]" if shown.opened_at else "allowed",
+            shown.opened_by.value if shown.opened_by else "",
+            _moment(shown.until) if shown.until else ("now" if shown.opened_at else ""),
+            f"{shown.budget_remaining} of {shown.logins_per_hour}",
+        )
+    _console().print(table)
+
+
+def print_scenarios(scenarios: Iterable[Scenario]) -> None:
+    """Print every scenario with what it is."""
+    table = _table("scenario", "what the far side does", "client_auth")
+    for scenario in scenarios:
+        table.add_row(scenario.name, escape(scenario.summary), scenario.expected_client_auth.value)
+    _console().print(table)
+
+
+@contextmanager
+def progress(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Give a function that is told what is done; on a terminal a bar shows it."""
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (
+        TextColumn("probing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[org]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("probing", total=total, org="")
+        yield lambda org: bar.update(task, advance=1, org=org)
+
+
+def _worth_showing(
+    found: Sequence[tuple[str, Sequence[Violation]]], *, everything: bool
+) -> tuple[dict[str, list[Violation]], dict[str, list[str]], int]:
+    """Part findings into those of one org and those that several share, which are said once.
+
+    Returns the former by org, the orgs of the latter by text, and how many were left out.
+    """
+    orgs: dict[str, list[str]] = {}
+    hidden = 0
+    for org, violations in found:
+        for violation in violations:
+            if everything or violation.severity is not Severity.INFO:
+                orgs.setdefault(_finding(violation), []).append(org)
+            else:
+                hidden += 1
+    common = {text: names for text, names in orgs.items() if len(names) > 1}
+    worth = {
+        org: [v for v in violations if (text := _finding(v)) in orgs and text not in common]
+        for org, violations in found
+    }
+    return worth, common, hidden
+
+
+def _print_trouble(
+    console: Console, org: str, texts: Iterable[str], violations: Iterable[Violation]
+) -> None:
+    shown = [text for text in (*texts, *map(_finding, violations)) if text]
+    if not shown:
+        return
+    console.print(f"[bold]{escape(org)}[/bold]")
+    for text in shown:
+        console.print(Padding(text, (0, 0, 0, 2)))
+    console.print()
+
+
+def _print_common(console: Console, common: Mapping[str, Sequence[str]]) -> None:
+    for text, orgs in common.items():
+        names = ", ".join(orgs[:_NAMED]) + (
+            f" and {len(orgs) - _NAMED} more" if orgs[_NAMED:] else ""
+        )
+        console.print(f"[bold]{len(orgs)} orgs[/bold]: {escape(names)}")
+        console.print(Padding(text, (0, 0, 0, 2)))
+        console.print()
+
+
+def _failure(probed: tuple[Probe, Outcome]) -> str:
+    probe, outcome = probed
+    match outcome:
+        case Failure(reason, detail):
+            said = f" ({detail})" if detail else ""
+            return (
+                f"[red]{probe.value}: {reason.value}[/red]\n"
+                f"  {escape(reason.meaning + said)}\n  → {escape(reason.remedy)}"
+            )
+        case Undetermined(_, detail):
+            return f"[yellow]{probe.value}: undetermined[/yellow]\n  {escape(detail)}"
+        case Skipped(cause, detail) if cause in _WORTH_SAYING:
+            return f"[yellow]{probe.value}: not tried, {cause.value}[/yellow] {escape(detail)}"
+        case Success() | Skipped():
+            return ""
+
+
+def _finding(violation: Violation) -> str:
+    colour = _COLOURS[violation.severity]
+    return (
+        f"[{colour}]{violation.severity.value}: {violation.rule}[/{colour}]\n"
+        f"  {escape(violation.message)}\n  → {escape(violation.remedy)}"
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Padding(Text(text), (0, 0, 0, 4)))
+
+
+def _console() -> Console:
+    # In a pipe rich would break lines at 80 columns, in the middle of names.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in {"org", "door", "ms"})
+    return table
+
+
+def _door(verdict: ClientAuth) -> str:
+    colour = "green" if verdict is ClientAuth.ACCEPTED else "red"
+    return f"[{colour}]{verdict.value}[/{colour}]"
+
+
+def _outcome(outcome: Outcome | None) -> str:
+    match outcome:
+        case None:
+            return ""
+        case Success():
+            return "[green]ok[/green]"
+        case Failure():
+            return "[red]failed[/red]"
+        case Undetermined():
+            return "[yellow]undetermined[/yellow]"
+        case Skipped():
+            return "[dim]-[/dim]"
+
+
+def _days_left(chain: Sequence[Certificate], now: datetime) -> str:
+    if not chain:
+        return "-"
+    days = (min(certificate.not_after for certificate in chain) - now).total_seconds() / 86400
+    if days < 0:
+        return f"[bold red]expired {-days:.0f} d ago[/bold red]"
+    return f"{days:.0f} d"
+
+
+def _moment(when: datetime | None) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when else ""
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
