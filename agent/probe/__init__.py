@@ -236,20 +236,22 @@ class _Cycle:
         """Knock without a certificate: the same door that has just let us in must refuse."""
         watch = self._stopwatch()
         opened = await open_channel(way, keys.bare, self._resolver, watch)
+        handshake = opened.handshake
         if isinstance(opened, NotOpened):
-            verdict, failure = ClientAuth.NOT_REACHED, opened.failure
-            if opened.handshake is not None:
-                verdict = opened.handshake.client_auth
+            verdict = handshake.client_auth if handshake else ClientAuth.NOT_REACHED
+            failure: Failure | None = opened.failure
         else:
             async with Conversation(opened, way, keys.bare, self._resolver, watch) as conversation:
                 answer = await conversation.post(door_request(self._org.soap_path), None)
-                verdict, refused = _door(answer, conversation.alert)
-            if refused is None:
-                return Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE)
-            failure = refused
+                verdict, failure = _door(answer, conversation.alert)
+        if failure is None:
+            return Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE)
         if verdict in {ClientAuth.REJECTED, ClientAuth.SOFT_REJECTED}:
             return Success(str(failure))
-        # An outage proves nothing, and neither does a close without a word.
+        if failure.reason is Reason.TLS_EOF and handshake and handshake.certificate_requested:
+            # Some servers refuse without a word. The good certificate has just got an answer at
+            # this very address, so a close after our "none" is not an outage.
+            return Success(str(failure))
         return Undetermined(Reason.UNDETERMINED, str(failure))
 
     async def _enforcement(self, way: Way, keys: Keys, session: Secret) -> Outcome:
