@@ -50,6 +50,11 @@ def failure_of(error: OSError) -> Failure:
     return Failure(Reason.UNDETERMINED, _text(error))
 
 
+def _settle(arrived: asyncio.Future[None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)
+
+
 def _text(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
@@ -70,11 +75,27 @@ class Connection:
         return None
 
     async def receive(self) -> bytes | Failure:
-        """Return what has arrived, at least a byte; empty when the peer has closed."""
+        """Return what has arrived, at least a byte; empty when the peer has closed.
+
+        Cancelled, it takes nothing: `loop.sock_recv` can lose what it has just read when a timeout
+        strikes in the same turn of the event loop, and what it loses may be the alert.
+        """
+        while True:
+            try:
+                return self._socket.recv(_READ_SIZE)
+            except BlockingIOError:
+                await self._readable()
+            except OSError as error:
+                return failure_of(error)
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        arrived = loop.create_future()
+        loop.add_reader(self._socket, _settle, arrived)
         try:
-            return await asyncio.get_running_loop().sock_recv(self._socket, _READ_SIZE)
-        except OSError as error:
-            return failure_of(error)
+            await arrived
+        finally:
+            loop.remove_reader(self._socket)
 
     def close(self) -> None:
         """Let go of it."""
