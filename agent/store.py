@@ -110,17 +110,16 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the store in this state directory; both are made when they are missing.
+        """Open the store in this file; file and state directory are made when they are missing.
 
         StoreError when they cannot be, or when the file is damaged or of a newer agent.
         """
-        file = path / FILE_NAME
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _one_at_a_time(path / "state.lock"):
-                _make_private(file)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _one_at_a_time(path.with_name(f"{path.name}.lock")):
+                _make_private(path)
                 connection = sqlite3.connect(
-                    file, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                    path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
                 )
                 try:
                     key = _prepare(connection)
@@ -128,8 +127,8 @@ class Store:
                     connection.close()
                     raise
         except (OSError, sqlite3.Error, StoreError) as error:
-            raise StoreError(f"{file}: {error}") from error
-        return cls(connection, file, key)
+            raise StoreError(f"{path}: {error}") from error
+        return cls(connection, path, key)
 
     def close(self) -> None:
         """Close the file; the store is of no use afterwards."""
@@ -319,7 +318,7 @@ def _make_private(file: Path) -> None:
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        if file.stat().st_mode & 0o077:
+        if file.is_file() and file.stat().st_mode & 0o077:
             file.chmod(0o600)
 
 

@@ -1,0 +1,498 @@
+"""The state file: what was committed is there after any end of the process."""
+
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.breaker import (
+    MEMORY,
+    Allowed,
+    Attempt,
+    Denied,
+    Limits,
+    LoginState,
+    after_begin,
+    after_finish,
+    after_reset,
+    budget_remaining,
+    decide,
+    in_flight,
+)
+from agent.reason import Reason
+from agent.result import SkipCause
+from agent.store import FILE_NAME, MIGRATIONS, Permit, Store, StoreError
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+LIMITS = Limits(logins_per_hour=30)
+ADA = "ada@example.com"
+REFUSED = Reason.INVALID_LOGIN
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / FILE_NAME)
+    yield store
+    store.close()
+
+
+def reopened(store, tmp_path):
+    store.close()
+    return Store.open(tmp_path / FILE_NAME)
+
+
+def admitted(store, digest="a", now=NOON, user=ADA):
+    permit = store.admit(user, digest, now, LIMITS, MINUTE)
+    assert isinstance(permit, Permit)
+    return permit
+
+
+# --- admit, finish, abandon
+
+
+def test_a_login_is_admitted_and_recorded_before_it_is_sent(store):
+    permit = admitted(store)
+
+    state = store.login_state(ADA)
+    assert state.attempts == (NOON,)
+    assert state.unfinished == (permit.attempt,)
+    assert (permit.attempt_id, permit.half_open) == (permit.attempt.id, False)
+    assert store.users() == (ADA,)
+
+
+def test_a_second_login_of_the_user_is_denied_while_the_first_is_under_way(store):
+    admitted(store, user="Ada@Example.com")
+
+    assert store.admit(ADA, "b", NOON, LIMITS, MINUTE) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
+    assert isinstance(store.admit("bob@example.com", "b", NOON, LIMITS, MINUTE), Permit)
+
+
+@pytest.mark.parametrize("end", [None, Reason.HTTP_TIMEOUT])
+def test_a_second_login_of_the_user_is_admitted_after_the_first_has_ended(store, end):
+    store.finish(admitted(store), NOON, end)
+
+    assert not admitted(store).half_open
+    assert len(store.login_state(ADA).attempts) == 2
+
+
+def test_y116_a_refusal_is_remembered_across_a_restart(store, tmp_path):
+    store.finish(admitted(store), NOON, REFUSED)
+
+    again = reopened(store, tmp_path)
+
+    assert again.admit(ADA, "a", NOON + MINUTE, LIMITS, MINUTE) == Denied(
+        SkipCause.BREAKER_OPEN, NOON + HOUR
+    )
+    state = again.login_state("ADA@example.com")
+    assert (state.opened_at, state.opened_by, state.hold) == (NOON, REFUSED, HOUR)
+    again.close()
+
+
+def test_the_doubled_hold_is_remembered_across_a_restart(store, tmp_path):
+    store.finish(admitted(store), NOON, REFUSED)
+    again = reopened(store, tmp_path)
+    permit = admitted(again, now=NOON + HOUR)
+    assert permit.half_open
+    again.finish(permit, NOON + HOUR, REFUSED)
+
+    last = reopened(again, tmp_path)
+
+    assert last.login_state(ADA).hold == 2 * HOUR
+    last.close()
+
+
+def test_a_success_closes_the_breaker(store):
+    store.finish(admitted(store), NOON, REFUSED)
+    store.finish(admitted(store, "b"), NOON, None)
+    assert not admitted(store, "b", NOON + MINUTE).half_open
+
+
+def test_a_reset_lets_one_try_through(store, tmp_path):
+    store.finish(admitted(store), NOON, REFUSED)
+
+    store.reset("ADA@example.com", NOON)
+    again = reopened(store, tmp_path)
+
+    assert admitted(again).half_open
+    again.close()
+
+
+def test_a_reset_of_an_unknown_user_is_no_error(store):
+    store.reset("nobody@example.com", NOON)
+
+    assert store.users() == ()
+    assert store.login_state("nobody@example.com") == LoginState("nobody@example.com")
+
+
+def test_an_attempt_that_was_never_sent_leaves_no_trace(store):
+    store.finish(admitted(store), NOON, REFUSED)
+    before = store.login_state(ADA)
+    permit = admitted(store, now=NOON + HOUR)
+    assert store.login_state(ADA) != before
+
+    store.abandon(permit)
+
+    assert store.login_state(ADA) == before
+    assert admitted(store, now=NOON + HOUR).half_open
+
+
+def test_an_abandoned_number_is_not_used_again(store):
+    first = admitted(store)
+    store.abandon(first)
+
+    assert admitted(store).attempt_id > first.attempt_id
+
+
+def test_the_budget_holds_across_a_restart(store, tmp_path):
+    limits = Limits(logins_per_hour=2)
+    for _ in range(2):
+        permit = store.admit(ADA, "a", NOON, limits, MINUTE)
+        assert isinstance(permit, Permit)
+        store.finish(permit, NOON, None)
+
+    again = reopened(store, tmp_path)
+
+    assert again.admit(ADA, "a", NOON, limits, MINUTE) == Denied(SkipCause.BUDGET, NOON + HOUR)
+    again.close()
+
+
+def test_old_attempts_are_deleted_and_unfinished_ones_kept(store):
+    kept = admitted(store, "b")
+    store.finish(admitted(store, "a", NOON + MINUTE), NOON + MINUTE, None)
+
+    admitted(store, "a", NOON + MINUTE + MEMORY)
+
+    state = store.login_state(ADA)
+    assert state.attempts == (NOON, NOON + MINUTE + MEMORY)
+    assert kept.attempt in state.unfinished
+
+
+def test_an_attempt_can_end_after_its_record_was_deleted(store):
+    permit = admitted(store)
+    store.abandon(permit)
+
+    store.finish(permit, NOON, REFUSED)
+
+    assert isinstance(store.admit(ADA, "a", NOON, LIMITS, MINUTE), Denied)
+
+
+def test_a_reason_that_this_version_does_not_know_is_undetermined(store, tmp_path):
+    store.finish(admitted(store), NOON, REFUSED)
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        other.execute("UPDATE login_refusal SET reason = 'from_the_future'")
+    other.close()
+
+    assert store.login_state(ADA).opened_by is Reason.UNDETERMINED
+
+
+STEPS = st.tuples(
+    st.integers(-10, 200),
+    st.sampled_from("ab"),
+    st.sampled_from(["killed", "abandon", "reset", None, REFUSED, Reason.HTTP_TIMEOUT]),
+    st.booleans(),
+)
+
+
+@given(st.lists(STEPS, max_size=12))
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_the_store_remembers_exactly_what_the_decisions_say(tmp_path_factory, steps):
+    """The same story is told to the store, with restarts, and to plain values."""
+    directory = tmp_path_factory.mktemp("state")
+    store, state, now = Store.open(directory / FILE_NAME), LoginState(ADA), NOON
+    limits = Limits(logins_per_hour=5)
+    for minutes, digest, end, restart in steps:
+        now += minutes * MINUTE
+        if restart:
+            store = reopened(store, directory)
+        if end == "reset":
+            store.reset(ADA, now)
+            state = after_reset(state, now)
+            continue
+        expected = in_flight(state, now, MINUTE) or decide(state, digest, now, limits)
+        got = store.admit(ADA, digest, now, limits, MINUTE)
+        if isinstance(expected, Denied):
+            assert got == expected
+            continue
+        assert isinstance(got, Permit)
+        assert isinstance(expected, Allowed)
+        attempt = Attempt(got.attempt_id, now, digest, expected.half_open, expected.hold)
+        assert got == Permit(ADA, attempt)
+        if end == "abandon":
+            store.abandon(got)
+            continue
+        state = after_begin(state, attempt)
+        if end != "killed":
+            store.finish(got, now, end)
+            state = after_finish(state, attempt, now, end)
+        found = store.login_state(ADA)
+        assert found.unfinished == state.unfinished
+        assert set(found.refusals) == set(state.refusals)
+        assert found.proven == state.proven
+        assert budget_remaining(found, now, limits) == budget_remaining(state, now, limits)
+    store.close()
+
+
+# --- processes
+
+ADMIT_AND_DIE = """
+import os, signal, sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from agent.breaker import Limits
+from agent.store import Permit, Store
+store = Store.open(Path(sys.argv[1]))
+now = datetime.fromisoformat(sys.argv[2])
+permit = store.admit("ada@example.com", "a", now, Limits(30), timedelta(minutes=1))
+assert isinstance(permit, Permit), permit
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def admit_and_die(directory, now):
+    done = subprocess.run(
+        [sys.executable, "-c", ADMIT_AND_DIE, str(directory / FILE_NAME), now.isoformat()],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_an_attempt_survives_kill_9_and_counts(tmp_path):
+    admit_and_die(tmp_path, NOON)
+
+    store = Store.open(tmp_path / FILE_NAME)
+    state = store.login_state(ADA)
+    assert state.attempts == (NOON,)
+    assert budget_remaining(state, NOON, LIMITS) == 29
+    assert store.admit(ADA, "a", NOON, LIMITS, MINUTE) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
+    assert isinstance(store.admit(ADA, "a", NOON + MINUTE, LIMITS, MINUTE), Permit)
+    store.close()
+
+
+def test_two_attempts_that_ended_by_kill_9_open_the_breaker(tmp_path):
+    admit_and_die(tmp_path, NOON)
+    admit_and_die(tmp_path, NOON + MINUTE)
+
+    store = Store.open(tmp_path / FILE_NAME)
+    assert store.admit(ADA, "a", NOON + 2 * MINUTE, LIMITS, MINUTE) == Denied(
+        SkipCause.BREAKER_OPEN, NOON + MINUTE + HOUR
+    )
+    assert store.login_state(ADA).opened_by is Reason.UNDETERMINED
+    store.close()
+
+
+RACE = """
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from agent.breaker import Limits
+from agent.store import Permit, Store
+print("ready", flush=True)
+now = datetime.fromisoformat(sys.argv[2])
+sys.stdin.readline()
+store = Store.open(Path(sys.argv[1]))
+for number in range(20):
+    got = store.admit(f"user{number}@example.com", "a", now, Limits(30), timedelta(minutes=1))
+    print(number if isinstance(got, Permit) else got.cause.value, flush=True)
+"""
+
+
+def test_of_two_processes_that_race_exactly_one_is_admitted_for_each_user(tmp_path):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(tmp_path / FILE_NAME), NOON.isoformat()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+
+    told = [racer.communicate(timeout=30)[0].split() for racer in racers]
+
+    assert [racer.returncode for racer in racers] == [0, 0]
+    words = [word for lines in told for word in lines]
+    assert sorted(words) == sorted([*map(str, range(20)), *["in_flight"] * 20])
+
+
+def test_threads_of_one_process_share_a_store(store):
+    results = []
+
+    def admit():
+        results.append(store.admit(ADA, "a", NOON, LIMITS, MINUTE))
+
+    threads = [threading.Thread(target=admit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [isinstance(result, Permit) for result in results].count(True) == 1
+    assert len(results) == 8
+
+
+# --- the file
+
+
+def test_the_files_are_readable_by_their_owner_only(store, tmp_path):
+    admitted(store)
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+
+    assert modes == dict.fromkeys(
+        [FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", f"{FILE_NAME}.lock"], 0o600
+    )
+
+
+def test_a_file_that_others_could_read_is_made_private(store, tmp_path):
+    store.close()
+    (tmp_path / FILE_NAME).chmod(0o644)
+
+    Store.open(tmp_path / FILE_NAME).close()
+
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_missing_state_directory_is_made_private(tmp_path):
+    Store.open(tmp_path / "var" / "agent" / FILE_NAME).close()
+
+    assert stat.S_IMODE((tmp_path / "var" / "agent").stat().st_mode) == 0o700
+
+
+def test_every_commit_reaches_the_disk(store):
+    connection = store._connection
+
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+@pytest.mark.parametrize("content", [b"this is not a database" * 100, b"SQLite format 3\x00" * 99])
+def test_a_damaged_file_is_a_store_error(tmp_path, content):
+    (tmp_path / FILE_NAME).write_bytes(content)
+
+    with pytest.raises(StoreError, match=FILE_NAME):
+        Store.open(tmp_path / FILE_NAME)
+
+
+def test_an_empty_file_is_a_new_store(tmp_path):
+    (tmp_path / FILE_NAME).touch()
+
+    Store.open(tmp_path / FILE_NAME).close()
+
+
+def test_a_page_that_was_overwritten_is_a_store_error(store, tmp_path):
+    for number in range(200):
+        admitted(store, user=f"user{number}@example.com")
+    store.close()
+    file = tmp_path / FILE_NAME
+    content = bytearray(file.read_bytes())
+    content[4096 * 3 : 4096 * 6] = b"\xff" * 4096 * 3
+    file.write_bytes(content)
+
+    with pytest.raises(StoreError, match=FILE_NAME):
+        Store.open(tmp_path / FILE_NAME)
+
+
+def test_a_file_of_a_newer_agent_is_a_store_error_and_left_alone(store, tmp_path):
+    store.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    other.close()
+
+    with pytest.raises(StoreError, match="newer agent"):
+        Store.open(tmp_path / FILE_NAME)
+
+
+def test_a_directory_that_cannot_be_made_is_a_store_error(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match=FILE_NAME):
+        Store.open(tmp_path / "file" / FILE_NAME)
+
+
+def test_a_directory_in_the_file_s_place_is_a_store_error_and_left_alone(tmp_path):
+    (tmp_path / FILE_NAME).mkdir(mode=0o755)
+
+    with pytest.raises(StoreError, match=FILE_NAME):
+        Store.open(tmp_path / FILE_NAME)
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o755
+
+
+def test_a_transaction_that_fails_changes_nothing_and_the_store_stays_usable(store, tmp_path):
+    permit = admitted(store)
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        other.execute("ALTER TABLE login_refusal RENAME TO gone")
+    with pytest.raises(StoreError, match="login_refusal"):
+        store.finish(permit, NOON, REFUSED)
+    with other:
+        other.execute("ALTER TABLE gone RENAME TO login_refusal")
+    other.close()
+
+    assert store.login_state(ADA).unfinished == (permit.attempt,)
+    store.finish(permit, NOON, REFUSED)
+    assert store.login_state(ADA).opened_by is REFUSED
+
+
+def test_a_bug_inside_a_transaction_is_not_hidden_and_changes_nothing(store):
+    with pytest.raises(AttributeError):
+        store.finish(admitted(store), NOON, "no reason at all")
+
+    assert store.login_state(ADA).refusals == ()
+
+
+def test_a_closed_store_is_a_store_error(store):
+    store.close()
+
+    with pytest.raises(StoreError, match="closed"):
+        store.users()
+
+
+# --- digests
+
+
+def test_a_digest_changes_with_the_secret_and_the_user_and_not_by_itself(store, tmp_path):
+    digest = store.secret_digest(ADA, [b"password", b"token"])
+
+    assert len(digest) == 8
+    assert int(digest, 16) >= 0
+    assert digest == store.secret_digest("ADA@example.com", [b"password", b"token"])
+    others = {
+        store.secret_digest(ADA, [b"passwordt", b"oken"]),
+        store.secret_digest(ADA, [b"password"]),
+        store.secret_digest(ADA, [b"password", b"token", b""]),
+        store.secret_digest("bob@example.com", [b"password", b"token"]),
+    }
+    assert len(others | {digest}) == 5
+    again = reopened(store, tmp_path)
+    assert digest == again.secret_digest(ADA, [b"password", b"token"])
+    again.close()
+
+
+def test_a_digest_means_nothing_in_another_store(store, tmp_path):
+    other = Store.open(tmp_path / "other" / FILE_NAME)
+
+    assert store.secret_digest(ADA, [b"x"]) != other.secret_digest(ADA, [b"x"])
+    other.close()
