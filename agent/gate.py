@@ -129,12 +129,24 @@ class Gate:
 
     async def done(self, outcome: LoginOutcome) -> None:
         """Write down how the admitted login ended."""
+        reason = outcome.failure.reason if isinstance(outcome, Refused) else None
+        await self._settle(lambda store, permit: store.finish(permit, self._keeper.now(), reason))
+
+    async def not_sent(self) -> None:
+        """Take back the attempt: nothing of it left the machine."""
+        await self._settle(lambda store, permit: store.abandon(permit))
+
+    async def _settle(self, settle: Callable[[Store, Permit], None]) -> None:
         permit, self._permit = self._permit, None
         if permit is None:
             return
-        reason = outcome.failure.reason if isinstance(outcome, Refused) else None
+
+        def ask(store: Store) -> LoginState:
+            settle(store, permit)
+            return store.login_state(self._login.username)
+
         try:
-            self._state = await self._keeper.ask(lambda store: self._finish(store, permit, reason))
+            self._state = await self._keeper.ask(ask)
         except StoreError as error:
             # The attempt stays recorded as begun, which counts for the budget and, if it happens
             # again, opens the breaker: the safe side.
@@ -165,7 +177,3 @@ class Gate:
         decision = store.admit(user, self._digest, now, self._limits, lease)
         self._state = store.login_state(user)
         return decision
-
-    def _finish(self, store: Store, permit: Permit, reason: Reason | None) -> LoginState:
-        store.finish(permit, self._keeper.now(), reason)
-        return store.login_state(self._login.username)

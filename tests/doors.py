@@ -60,6 +60,9 @@ class Gate:
     async def done(self, outcome: LoginOutcome) -> None:
         self.ended.append(outcome)
 
+    async def not_sent(self) -> None:
+        self.admits += 1
+
 
 class Stage:
     """A PKI, its files, and the orgs and keys that fit simulated doors."""

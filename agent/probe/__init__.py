@@ -74,6 +74,10 @@ class LoginGate(Protocol):
         """Take note of how the admitted login ended."""
         ...
 
+    async def not_sent(self) -> None:
+        """Take note that nothing of the admitted login left the machine."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -215,9 +219,13 @@ class _Cycle:
             if isinstance(admitted, Skipped):
                 self.outcomes.setdefault(Probe.SESSION, admitted)
             return None
+        before = conversation.requests_sent
         outcome = await conversation.log_in(admitted.flow())
         self._login = outcome.login if isinstance(outcome, Granted) else outcome
-        await gate.done(self._login)
+        if conversation.requests_sent > before:
+            await gate.done(self._login)
+        else:
+            await gate.not_sent()
         if isinstance(outcome, Refused):
             self.outcomes[Probe.LOGIN] = outcome.failure
             return None

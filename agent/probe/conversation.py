@@ -20,7 +20,10 @@ from agent.result import Failure, Refused, Stage
 
 
 class Conversation:
-    """Sends requests to one door, over `opened` as long as it lasts; closes what it uses."""
+    """Sends requests to one door, over `opened` as long as it lasts; closes what it uses.
+
+    `requests_sent` counts those that may have left the machine, whatever became of them.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Conversation:
         self._resolver = resolver
         self._watch = watch
         self._http = HttpClient(opened.channel, way.endpoint.authority)
+        self.requests_sent = 0
 
     async def post(self, request: Request, stage: Stage | None) -> Response | Failure:
         """Send one request and return its answer; `stage` is timed, None is not."""
@@ -72,6 +76,7 @@ class Conversation:
     async def _post(self, request: Request) -> Response | Failure:
         if not self._http.reusable and (failure := await self._reopen()):
             return failure
+        self.requests_sent += 1
         return await self._http.post(request)
 
     async def _reopen(self) -> Failure | None:
