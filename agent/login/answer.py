@@ -172,8 +172,6 @@ def _read_page(response: Response, malformed: str, secrets: Iterable[Secret]) ->
     if error := _CERTIFICATE_ERROR.search(text):
         return CertificatePage(redact(error["salesforce"] or error["nginx"] or "", secrets))
     status = response.status
-    if status == 403:  # noqa: PLR2004 - Forbidden, RFC 9110 §15.5.4
-        return Failure(Reason.CLIENT_ACCESS_DENIED, _with_status(status, text, secrets))
     if not 300 <= status <= 399 and _MAINTENANCE.search(text):  # noqa: PLR2004 - RFC 9110 §15.4
         return Failure(Reason.MAINTENANCE, redact(text, secrets))
     if not _is_success(status):
