@@ -327,7 +327,7 @@ def _what_it_is_instead(content: bytes) -> str:
 
 def _is_der_certificate(content: bytes) -> bool:
     try:
-        x509.load_der_x509_certificate(content)
+        certificate.read(content)
     except _LIBRARY_ERRORS:
         return False
     return True

@@ -1,0 +1,292 @@
+"""TOML text → Settings, or one ConfigError that names every problem by its key.
+
+`tables` is the list of keys. What leaves this package are the frozen values of `org` and
+`settings`, with nothing left to check. No text from the file is quoted in a message, so that a
+secret in the wrong place is not shown either.
+
+On the way: `files` reads TOML, `parse` makes tables of it (`tables`, `values`), here they are
+merged with the defaults, `checks` looks across keys, and `build` makes the result.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from agent.config.build import org_of, state_directory_of, timeouts_of
+from agent.config.checks import CHECKS, LABELS_TAKEN, LONGEST_LABEL_VALUE, timeout_complaints
+from agent.config.files import File, included_files, read_file
+from agent.config.parse import parse
+from agent.config.problem import ConfigError, Location, Problem, key_path
+from agent.config.settings import (
+    AGENT,
+    LISTEN,
+    AgentSettings,
+    LogFormat,
+    LogLevel,
+    Settings,
+    WebSettings,
+)
+from agent.config.tables import (
+    AgentTable,
+    IncludedFile,
+    Key,
+    MainFile,
+    OrgTable,
+    WebTable,
+    given_in,
+    keys,
+)
+from agent.config.values import duration, listen_address, told
+from agent.org import Org, SecretSource, SessionCall
+
+__all__ = [
+    "AgentSettings",
+    "ConfigError",
+    "Key",
+    "LogFormat",
+    "LogLevel",
+    "Problem",
+    "Settings",
+    "WebSettings",
+    "duration",
+    "key_path",
+    "keys",
+    "listen_address",
+    "load",
+    "secrets_of",
+]
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in `path` and the files it includes; ConfigError names every problem."""
+    problems: list[Problem] = []
+    main = read_file(path, problems)
+    if main is None:
+        raise ConfigError(tuple(problems))
+    tables, bad = parse(main, MainFile, problems)
+    sources = _orgs_of(main, tables, bad)
+    for included in included_files(main, tables.include or (), problems):
+        its_tables, its_bad = parse(included, IncludedFile, problems)
+        sources += _orgs_of(included, its_tables, its_bad)
+    top = _Top(main, tables, bad)
+    orgs = _orgs(top, sources, problems)
+    agent = _agent(top, environ, problems)
+    if problems:
+        raise ConfigError(_in_order(problems, main))
+    web = tables.web or WebTable()
+    host, port = web.listen or LISTEN
+    return Settings(
+        agent=agent,
+        web=WebSettings(host, port, bool(web.lifecycle)),
+        orgs=MappingProxyType(orgs),
+        path=path,
+    )
+
+
+def secrets_of(org: Org) -> tuple[tuple[str, SecretSource], ...]:
+    """Return every secret that the org needs: the path of its key, and where it is kept."""
+    proxy, login = org.endpoint.proxy, org.login
+    named = (
+        ("private_key_passphrase", org.identity.private_key_passphrase),
+        ("proxy.password", proxy.password if proxy else None),
+        ("password", login.password if login else None),
+        ("security_token", login.security_token if login else None),
+    )
+    prefix = key_path(("orgs", org.name))
+    return tuple((f"{prefix}.{key}", source) for key, source in named if source is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The main file's tables that all orgs share."""
+
+    file: File
+    tables: MainFile
+    bad: frozenset[Location]
+
+    @property
+    def agent(self) -> AgentTable:
+        """The agent's table, empty when it is absent."""
+        return self.tables.agent or AgentTable()
+
+    @property
+    def defaults(self) -> OrgTable:
+        """The defaults, empty when they are absent."""
+        return self.tables.defaults or OrgTable()
+
+
+@dataclass(frozen=True, slots=True)
+class _OrgSource:
+    """One [orgs.NAME] table, in the file where it stands."""
+
+    name: str
+    file: File
+    table: OrgTable
+    bad: frozenset[Location]
+
+    @property
+    def location(self) -> Location:
+        """Where it stands."""
+        return ("orgs", self.name)
+
+
+def _orgs_of(
+    file: File, tables: MainFile | IncludedFile, bad: frozenset[Location]
+) -> list[_OrgSource]:
+    return [_OrgSource(name, file, table, bad) for name, table in (tables.orgs or {}).items()]
+
+
+# Whoever has one of these problems has orgs in mind, if only in a file that could not be read.
+_ABOUT_ORGS: Final = ("orgs", "include")
+
+
+def _orgs(top: _Top, sources: Sequence[_OrgSource], problems: list[Problem]) -> dict[str, Org]:
+    first: dict[str, _OrgSource] = {}
+    found: dict[str, Org] = {}
+    problems += _label_problems(top.file, ("defaults", "labels"), top.defaults)
+    for source in sources:
+        problems += _label_problems(source.file, (*source.location, "labels"), source.table)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", source.name):
+            message = "the name needs 1 to 63 letters, digits, dots, hyphens and underscores, and "
+            message += "begins with a letter or digit"
+            problems.append(source.file.problem(source.location, message))
+        if other := first.get(source.name):
+            message = f"{other.file.path} has an org of this name too; each needs its own"
+            problems.append(source.file.problem(source.location, message))
+        first.setdefault(source.name, source)
+        merged = _merged(top, source.table)
+        wrong = list(_cross_problems(top, source, merged))
+        problems += wrong
+        if not wrong and not problems:
+            found[source.name] = org_of(source.name, merged)
+    if (
+        top.defaults.soql is not None
+        and not problems
+        and not any(org.session.call is SessionCall.QUERY for org in found.values())
+    ):
+        message = 'is only for session_call = "query", and no org has that'
+        problems.append(top.file.problem(("defaults", "soql"), message))
+    if not sources and all(
+        problem.key and not problem.key.startswith(_ABOUT_ORGS) for problem in problems
+    ):
+        problems.append(
+            top.file.problem(("orgs",), "no org is configured; add a table such as [orgs.emea]")
+        )
+    return found
+
+
+def _label_problems(file: File, location: Location, table: OrgTable) -> Iterator[Problem]:
+    for name, value in (table.labels or {}).items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("__"):
+            message = "is not a label name: letters, digits and single underscores at its start"
+        elif name in LABELS_TAKEN:
+            message = "is a label that the agent sets itself; choose another name"
+        elif len(value) > LONGEST_LABEL_VALUE:
+            message = f"is longer than {LONGEST_LABEL_VALUE} characters"
+        else:
+            continue
+        yield file.problem((*location, name), message)
+
+
+def _merged(top: _Top, own: OrgTable) -> OrgTable:
+    """Return the org's table over the defaults over what the agent's table says for all.
+
+    Trust, timeouts and labels merge key by key; a secret, a certificate and a proxy are one thing
+    each and are replaced as a whole.
+    """
+    shared = OrgTable.model_construct(
+        interval=top.agent.interval,
+        login_interval=top.agent.login_interval,
+        timeouts=top.agent.timeouts,
+    )
+    return _over(_over(shared, top.defaults), own)
+
+
+def _over(under: OrgTable, upper: OrgTable) -> OrgTable:
+    changes = given_in(upper)
+    if under.trust and upper.trust:
+        changes["trust"] = under.trust.model_copy(update=given_in(upper.trust))
+    if under.timeouts and upper.timeouts:
+        changes["timeouts"] = under.timeouts.model_copy(update=given_in(upper.timeouts))
+    if under.labels and upper.labels:
+        changes["labels"] = {**under.labels, **upper.labels}
+    return under.model_copy(update=changes)
+
+
+def _cross_problems(top: _Top, source: _OrgSource, merged: OrgTable) -> Iterator[Problem]:
+    shared = (("defaults",), ("agent",))
+    wrong = {place[2] for place in source.bad if place[:2] == source.location and place[2:]}
+    wrong |= {place[1] for place in top.bad if place[:1] in shared and place[1:]}
+    for check in CHECKS:
+        if wrong.isdisjoint(check.reads):
+            for key, message in check.complaints(merged):
+                yield _blame(top, source, tuple(key.split(".")), message)
+    if (
+        source.table.soql is not None
+        and merged.session_call is not SessionCall.QUERY
+        and "session_call" not in wrong
+    ):
+        message = 'is only for session_call = "query"'
+        yield source.file.problem((*source.location, "soql"), message)
+
+
+def _blame(top: _Top, source: _OrgSource, key: Location, message: str) -> Problem:
+    """Make the problem where the key was written: at the org, in the defaults, at the agent."""
+    if _has(source.table, key):
+        return source.file.problem((*source.location, *key), message)
+    for name, table in (("defaults", top.defaults), ("agent", top.agent)):
+        if _has(table, key):
+            return top.file.problem((name, *key), message)
+    return source.file.problem((*source.location, *key), message)
+
+
+def _has(table: object, key: Location) -> bool:
+    for part in key:
+        table = getattr(table, part, None)
+    return table is not None
+
+
+def _agent(top: _Top, environ: Mapping[str, str], problems: list[Problem]) -> AgentSettings:
+    table = top.agent
+    interval = table.interval or AGENT.interval
+    wrong = {place[1] for place in top.bad if place[:1] == ("agent",) and place[1:]}
+    if wrong.isdisjoint({"interval", "timeouts"}):
+        for key, message in timeout_complaints(table.interval, table.timeouts):
+            problems.append(top.file.problem(("agent", *key.split(".")), message))
+    hold = table.breaker_hold or AGENT.breaker_hold
+    longest = table.breaker_hold_max or AGENT.breaker_hold_max
+    if hold > longest and wrong.isdisjoint({"breaker_hold", "breaker_hold_max"}):
+        message = f"{told(hold)} is longer than breaker_hold_max ({told(longest)})"
+        problems.append(top.file.problem(("agent", "breaker_hold"), message))
+    return AgentSettings(
+        interval=interval,
+        login_interval=table.login_interval or AGENT.login_interval,
+        timeouts=timeouts_of(interval, table.timeouts),
+        max_in_flight=table.max_in_flight or AGENT.max_in_flight,
+        state_directory=state_directory_of(table, environ),
+        log_level=table.log_level or AGENT.log_level,
+        log_format=table.log_format or AGENT.log_format,
+        resolver_threads=table.resolver_threads or AGENT.resolver_threads,
+        breaker_hold=hold,
+        breaker_hold_max=longest,
+    )
+
+
+def _in_order(problems: Sequence[Problem], main: File) -> tuple[Problem, ...]:
+    """Put each problem once, in the order in which a reader meets them."""
+    return tuple(
+        sorted(
+            dict.fromkeys(problems),
+            key=lambda problem: (
+                problem.file != str(main.path),
+                problem.file,
+                problem.line or 0,
+            ),
+        )
+    )
