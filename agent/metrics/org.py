@@ -1,0 +1,503 @@
+"""The families of one org, each a function of its Snapshot.
+
+The decorator holds name and labels, the docstring is the help, so nothing is written twice. To add
+a family: one function here. Nothing here reads a clock: what ages is given `now`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from agent.certificate import Certificate
+from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind, empty
+from agent.policy.rule import Severity, Side
+from agent.result import ClientAuth, Failure, Probe, Success
+from agent.state import Snapshot, Standing, role
+
+INFO_VALUE_LENGTH: Final = 200
+
+_Sample = tuple[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrgFamily(Family):
+    """A family that is a function of one org's snapshot; `aging` when it is one of `now` too."""
+
+    samples: Callable[[Snapshot, datetime], Iterable[_Sample]]
+    aging: bool = False
+
+    def of(self, snapshot: Snapshot, now: datetime) -> Metric:
+        """Return this family with the samples of one org."""
+        names = ("org", *self.labels)
+        org = snapshot.org
+        if self.open_labels:
+            # Our own labels win: a dashboard joins on them.
+            own = sorted(org.labels.keys() - set(names))
+            names = (*names, *own)
+            extra = tuple(_info_value(org.labels[name]) for name in own)
+        else:
+            extra = ()
+        metric = empty(self, names)
+        for values, value in self.samples(snapshot, now):
+            metric.add_metric((org.name, *values, *extra), value)
+        return metric
+
+
+_REGISTERED: Final[list[OrgFamily]] = []
+
+
+def _family(
+    name: str,
+    kind: Kind,
+    labels: tuple[str, ...],
+    *,
+    emitted: str,
+    open_labels: bool = False,
+) -> Callable[[Callable[[Snapshot], Iterable[_Sample]]], None]:
+    """Make a family of a function of a snapshot; its docstring is the help."""
+
+    def register(samples: Callable[[Snapshot], Iterable[_Sample]]) -> None:
+        _register(
+            OrgFamily(
+                name=name,
+                kind=kind,
+                labels=labels,
+                help=_sentence(samples.__doc__),
+                emitted=emitted,
+                open_labels=open_labels,
+                samples=lambda snapshot, _now: samples(snapshot),
+            )
+        )
+
+    return register
+
+
+def _aging_family(
+    name: str, labels: tuple[str, ...], *, emitted: str
+) -> Callable[[Callable[[Snapshot, datetime], Iterable[_Sample]]], None]:
+    """Make a gauge of a function of a snapshot and of the moment of the scrape."""
+
+    def register(samples: Callable[[Snapshot, datetime], Iterable[_Sample]]) -> None:
+        _register(
+            OrgFamily(
+                name=name,
+                kind=Kind.GAUGE,
+                labels=labels,
+                help=_sentence(samples.__doc__),
+                emitted=emitted,
+                samples=samples,
+                aging=True,
+            )
+        )
+
+    return register
+
+
+def _register(family: OrgFamily) -> None:
+    if any(family.name == other.name for other in _REGISTERED):
+        raise ValueError(f"there are two families named {family.name}")
+    _REGISTERED.append(family)
+
+
+def _sentence(docstring: str | None) -> str:
+    if not docstring:
+        raise ValueError("a family's function says in its docstring what the metric means")
+    return " ".join(docstring.split())
+
+
+def _info_value(text: str) -> str:
+    """Return `text` fit for an info label: printable, at most INFO_VALUE_LENGTH characters."""
+    if len(text) > INFO_VALUE_LENGTH:
+        text = text[: INFO_VALUE_LENGTH - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+# --- one org: what it is
+
+ONCE_RUN: Final = "once the probe has run"
+
+
+@_family(
+    "sfmtls_org_info",
+    Kind.GAUGE,
+    ("host", "port", "api_version", "login_method"),
+    emitted=ALWAYS,
+    open_labels=True,
+)
+def _org_info(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Facts of the org's configuration and the operator's own labels; to be joined on `org`."""
+    org = snapshot.org
+    login_method = "none" if org.login is None else "password"
+    endpoint = org.endpoint
+    values = (endpoint.host, str(endpoint.port), org.api_version, login_method)
+    yield tuple(_info_value(value) for value in values), 1
+
+
+# --- one org: its probes
+
+
+@_family(
+    "sfmtls_probe_success",
+    Kind.GAUGE,
+    ("probe",),
+    emitted="unless the last run was undetermined or there was none",
+)
+def _probe_success(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Whether the last run of the probe succeeded (1) or failed (0)."""
+    for probe, status in snapshot.probes.items():
+        if isinstance(status.last, Success | Failure):
+            yield (probe,), status.standing is Standing.SUCCESS
+
+
+@_family(
+    "sfmtls_probe_attempts_total",
+    Kind.COUNTER,
+    ("probe",),
+    emitted="for each configured probe, from 0",
+)
+def _probe_attempts(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often the probe ran, whatever came of it."""
+    for probe, status in snapshot.probes.items():
+        yield (probe,), status.attempts
+
+
+@_family(
+    "sfmtls_probe_failures_total",
+    Kind.COUNTER,
+    ("probe",),
+    emitted="for each configured probe, from 0",
+)
+def _probe_failures(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often the probe failed; an undetermined run is no failure."""
+    for probe, status in snapshot.probes.items():
+        yield (probe,), status.failures
+
+
+@_family(
+    "sfmtls_probe_failures_by_reason_total",
+    Kind.COUNTER,
+    ("probe", "reason"),
+    emitted="from the first failure for this reason on",
+)
+def _probe_failures_by_reason(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often the probe failed for this reason; `sfmtls-agent reasons` explains each."""
+    for probe, status in snapshot.probes.items():
+        for reason, count in status.failures_by_reason.items():
+            yield (probe, reason.value), count
+
+
+@_family(
+    "sfmtls_probe_failing",
+    Kind.GAUGE,
+    ("probe", "reason"),
+    emitted="only while the last run of the probe is a failure",
+)
+def _probe_failing(snapshot: Snapshot) -> Iterator[_Sample]:
+    """1 for the reason for which the probe fails now; `sfmtls-agent reasons` explains each."""
+    for probe, status in snapshot.probes.items():
+        if isinstance(status.last, Failure):
+            yield (probe, status.last.reason.value), 1
+
+
+@_family(
+    "sfmtls_probe_skipped_total",
+    Kind.COUNTER,
+    ("probe", "cause"),
+    emitted="from the first skipped run for this cause on",
+)
+def _probe_skipped(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often the probe did not run although it is configured."""
+    for probe, status in snapshot.probes.items():
+        for cause, count in status.skipped.items():
+            yield (probe, cause), count
+
+
+@_family("sfmtls_probe_last_run_timestamp_seconds", Kind.GAUGE, ("probe",), emitted=ONCE_RUN)
+def _probe_last_run(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When the cycle of the probe's last run began, in Unix time."""
+    for probe, status in snapshot.probes.items():
+        if status.last_run is not None:
+            yield (probe,), status.last_run.timestamp()
+
+
+@_family(
+    "sfmtls_probe_last_success_timestamp_seconds",
+    Kind.GAUGE,
+    ("probe",),
+    emitted="once the probe has succeeded",
+)
+def _probe_last_success(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When the cycle of the probe's last successful run began, in Unix time."""
+    for probe, status in snapshot.probes.items():
+        if status.last_success is not None:
+            yield (probe,), status.last_success.timestamp()
+
+
+@_family(
+    "sfmtls_probe_interval_seconds", Kind.GAUGE, ("probe",), emitted="for each configured probe"
+)
+def _probe_interval(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often the probe is meant to run; alert when the last run is older than three of these."""
+    org = snapshot.org
+    intervals = {
+        Probe.HANDSHAKE: org.interval,
+        Probe.LOGIN: org.login_interval,
+        Probe.SESSION: org.login_interval,
+        Probe.REFUSAL: org.refusal_interval,
+        Probe.ENFORCEMENT: org.enforcement.interval if org.enforcement else None,
+    }
+    for probe in snapshot.probes:
+        interval = intervals[probe]
+        if interval is not None:
+            yield (probe,), interval
+
+
+@_family(
+    "sfmtls_stage_duration_seconds",
+    Kind.GAUGE,
+    ("stage",),
+    emitted="for each stage that began in the last cycle; login and session keep their last run",
+)
+def _stage_duration(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How long the stage took when it ran last, the failing stage included."""
+    for stage, seconds in snapshot.stages.items():
+        yield (stage,), seconds
+
+
+# --- one org: the door
+
+
+@_family(
+    "sfmtls_client_auth",
+    Kind.GAUGE,
+    ("state",),
+    emitted="all states once a cycle has run; exactly one is 1",
+)
+def _client_auth(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Verdict of the server on our certificate in the last cycle."""
+    if snapshot.client_auth is not None:
+        for state in ClientAuth:
+            yield (state,), state is snapshot.client_auth
+
+
+@_family(
+    "sfmtls_tls_info",
+    Kind.GAUGE,
+    ("version", "cipher_suite"),
+    emitted="once a handshake got as far as that",
+)
+def _tls_info(snapshot: Snapshot) -> Iterator[_Sample]:
+    """TLS version and cipher suite of the last handshake that negotiated them."""
+    if snapshot.tls_version is not None:
+        values = (snapshot.tls_version, snapshot.cipher_suite or "")
+        yield tuple(_info_value(value) for value in values), 1
+
+
+@_family(
+    "sfmtls_tls_alert_info",
+    Kind.GAUGE,
+    ("alert",),
+    emitted="only while the handshake probe fails with an alert",
+)
+def _tls_alert_info(snapshot: Snapshot) -> Iterator[_Sample]:
+    """TLS alert that the server sent in the last cycle, under its name in RFC 8446."""
+    if snapshot.alert is not None:
+        yield (_info_value(snapshot.alert),), 1
+
+
+# --- one org: certificates, as they were seen last
+
+ONCE_SEEN: Final = "once a chain of this side was seen, until the org or the certificate is gone"
+
+
+def _certificates(snapshot: Snapshot) -> Iterator[tuple[Side, int, Certificate]]:
+    for side, chain in snapshot.chains.items():
+        for position, certificate in enumerate(chain.certificates):
+            yield side, position, certificate
+
+
+@_family(
+    "sfmtls_certificate_not_before_timestamp_seconds",
+    Kind.GAUGE,
+    ("side", "position"),
+    emitted=ONCE_SEEN,
+)
+def _certificate_not_before(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When the certificate begins to be valid, in Unix time; position 0 is the leaf."""
+    for side, position, certificate in _certificates(snapshot):
+        yield (side, str(position)), certificate.not_before.timestamp()
+
+
+@_family(
+    "sfmtls_certificate_not_after_timestamp_seconds",
+    Kind.GAUGE,
+    ("side", "position"),
+    emitted=ONCE_SEEN,
+)
+def _certificate_not_after(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When the certificate expires, in Unix time; position 0 is the leaf."""
+    for side, position, certificate in _certificates(snapshot):
+        yield (side, str(position)), certificate.not_after.timestamp()
+
+
+@_family(
+    "sfmtls_certificate_info",
+    Kind.GAUGE,
+    ("side", "position", "role", "subject", "issuer", "serial_number", "fingerprint_sha256"),
+    emitted=ONCE_SEEN,
+)
+def _certificate_info(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Whose certificate it is and how to find it elsewhere; to be joined on side and position."""
+    for side, position, certificate in _certificates(snapshot):
+        texts = (
+            certificate.subject,
+            certificate.issuer,
+            certificate.serial_number,
+            certificate.fingerprint_sha256,
+        )
+        named = (_info_value(text) for text in texts)
+        yield (side, str(position), role(position, certificate), *named), 1
+
+
+def _first_to_expire(snapshot: Snapshot) -> Iterator[tuple[Side, Certificate]]:
+    for side, chain in snapshot.chains.items():
+        yield side, min(chain.certificates, key=lambda certificate: certificate.not_after)
+
+
+@_aging_family("sfmtls_certificate_expiry_days", ("side",), emitted=ONCE_SEEN)
+def _certificate_expiry_days(snapshot: Snapshot, now: datetime) -> Iterator[_Sample]:
+    """Days until the first certificate of the chain expires, then negative; as of the scrape."""
+    for side, certificate in _first_to_expire(snapshot):
+        yield (side,), (certificate.not_after - now) / timedelta(days=1)
+
+
+@_aging_family("sfmtls_certificate_lifetime_remaining_ratio", ("side",), emitted=ONCE_SEEN)
+def _certificate_lifetime_remaining(snapshot: Snapshot, now: datetime) -> Iterator[_Sample]:
+    """Share of that certificate's life that is left: 1 when new, 0 at expiry, then negative."""
+    for side, certificate in _first_to_expire(snapshot):
+        lifetime = certificate.not_after - certificate.not_before
+        # A certificate that ends before it begins has no lifetime to speak of.
+        if lifetime > timedelta(0):
+            yield (side,), (certificate.not_after - now) / lifetime
+
+
+@_family("sfmtls_certificate_observed_timestamp_seconds", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
+def _certificate_observed(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When the cycle began that saw this chain last, in Unix time."""
+    for side, chain in snapshot.chains.items():
+        yield (side,), chain.observed_at.timestamp()
+
+
+# --- one org: how it is judged
+
+
+@_family(
+    "sfmtls_policy_violation",
+    Kind.GAUGE,
+    ("rule", "severity", "side"),
+    emitted="only while the rule is violated",
+)
+def _policy_violation(snapshot: Snapshot) -> Iterator[_Sample]:
+    """1 for each rule that is violated now; side is empty when it is about the org."""
+    # One series even when the rule is violated at several positions of the chain.
+    for found in dict.fromkeys((v.rule, v.severity, v.side) for v in snapshot.violations):
+        yield found, 1
+
+
+@_family("sfmtls_policy_violations", Kind.GAUGE, ("severity",), emitted="always, for each severity")
+def _policy_violations(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How many violations were found, each certificate counted."""
+    for severity in Severity:
+        yield (severity,), sum(found.severity == severity for found in snapshot.violations)
+
+
+@_family(
+    "sfmtls_policy_not_evaluated",
+    Kind.GAUGE,
+    ("rule",),
+    emitted="only while the rule lacks its evidence",
+)
+def _policy_not_evaluated(snapshot: Snapshot) -> Iterator[_Sample]:
+    """1 for each rule that could not be judged in the last cycle."""
+    for rule in dict.fromkeys(snapshot.not_evaluated):
+        yield (rule,), 1
+
+
+@_family(
+    "sfmtls_deadline_timestamp_seconds",
+    Kind.GAUGE,
+    ("deadline",),
+    emitted="for each deadline that concerns the org",
+)
+def _deadline(snapshot: Snapshot) -> Iterator[_Sample]:
+    """When something that this org relies on is announced to end, in Unix time."""
+    for deadline, moment in snapshot.deadlines.items():
+        yield (deadline,), moment.timestamp()
+
+
+# --- one org: logins and what they tell
+
+
+@_family("sfmtls_login_breaker_open", Kind.GAUGE, (), emitted="for an org with login")
+def _login_breaker_open(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Whether logins are stopped, lest they lock the user out."""
+    if snapshot.breaker_open is not None:
+        yield (), snapshot.breaker_open
+
+
+@_family("sfmtls_login_budget_remaining", Kind.GAUGE, (), emitted="for an org with login")
+def _login_budget_remaining(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Logins left for this user in the current hour."""
+    if snapshot.budget_remaining is not None:
+        yield (), snapshot.budget_remaining
+
+
+@_family("sfmtls_api_requests_used", Kind.GAUGE, (), emitted="once a session call has told it")
+def _api_requests_used(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Count of API requests that the org has used in its window, from LimitInfoHeader."""
+    if snapshot.api_usage is not None:
+        yield (), snapshot.api_usage.used
+
+
+@_family("sfmtls_api_requests_limit", Kind.GAUGE, (), emitted="once a session call has told it")
+def _api_requests_limit(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Count of API requests that the org may use in its window, from LimitInfoHeader."""
+    if snapshot.api_usage is not None:
+        yield (), snapshot.api_usage.limit
+
+
+@_family(
+    "sfmtls_clock_skew_seconds", Kind.GAUGE, (), emitted="once an answer carried a Date header"
+)
+def _clock_skew(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Their clock minus ours, from the Date header, which counts whole seconds."""
+    if snapshot.clock_skew is not None:
+        yield (), snapshot.clock_skew
+
+
+@_family("sfmtls_maintenance", Kind.GAUGE, (), emitted=ALWAYS)
+def _maintenance(snapshot: Snapshot) -> Iterator[_Sample]:
+    """Whether the org is known to be down for maintenance."""
+    yield (), snapshot.maintenance
+
+
+@_family("sfmtls_identity_reload_failures_total", Kind.COUNTER, (), emitted=FROM_ZERO)
+def _identity_reload_failures(snapshot: Snapshot) -> Iterator[_Sample]:
+    """How often a changed certificate or key could not be used; the old pair stays in use."""
+    yield (), snapshot.identity_reload_failures
+
+
+ORG_FAMILIES: Final[tuple[OrgFamily, ...]] = tuple(_REGISTERED)
+
+
+def org_families(snapshot: Snapshot, now: datetime) -> Iterator[Metric]:
+    """Yield every family of one org in the catalogue's order, also those without a sample now."""
+    for family in ORG_FAMILIES:
+        yield family.of(snapshot, now)

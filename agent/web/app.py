@@ -1,0 +1,194 @@
+"""The answers: a Starlette application over an Exposition and a few questions to the daemon.
+
+It must never make the event loop wait: the metrics are rendered and compressed in a thread of
+their own. No answer holds an exception's text, a trace or the version of a library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import html
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent.metrics import Component, Exposition
+from agent.web.negotiation import accepts_gzip, wants_openmetrics
+
+_log: Final = structlog.get_logger("agent.web")
+
+_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the landing page says."""
+
+    version: str
+    orgs: int
+    orgs_seen: int
+
+
+def create_app(
+    exposition: Exposition,
+    *,
+    readiness: Callable[[], bool],
+    now: Callable[[], datetime],
+    facts: Callable[[], Facts],
+    reload: Callable[[], Awaitable[bool]] | None = None,
+) -> Starlette:
+    """Return the application.
+
+    `readiness` tells whether every org had a cycle. `reload` reads the configuration again and
+    tells whether the new one is in use; None when the configuration does not enable that.
+    """
+    answers = _Answers(exposition, readiness, now, facts, reload)
+    app = Starlette(
+        routes=[
+            Route("/", answers.landing),
+            Route("/metrics", answers.metrics),
+            Route("/-/healthy", answers.healthy),
+            Route("/-/ready", answers.ready),
+            Route("/-/reload", answers.reload, methods=["POST"]),
+        ],
+        middleware=[Middleware(_Border, exposition=exposition)],
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Answers:
+    def __init__(
+        self,
+        exposition: Exposition,
+        readiness: Callable[[], bool],
+        now: Callable[[], datetime],
+        facts: Callable[[], Facts],
+        reload: Callable[[], Awaitable[bool]] | None,
+    ) -> None:
+        self._exposition = exposition
+        self._readiness = readiness
+        self._now = now
+        self._facts = facts
+        self._reload = reload
+        # One thread: scrapes at the same time take turns instead of slowing the probes together.
+        self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
+
+    async def metrics(self, request: Request) -> Response:
+        openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
+
+        def render() -> bytes:
+            text = self._exposition.render(self._now(), openmetrics=openmetrics)
+            # A higher level costs three to seven times as much for a tenth of the size.
+            return gzip.compress(text, compresslevel=1, mtime=0) if compressed else text
+
+        body = await asyncio.get_running_loop().run_in_executor(self._renderer, render)
+        headers = {
+            "content-type": CONTENT_TYPE_LATEST if openmetrics else CONTENT_TYPE_PLAIN_0_0_4,
+            "vary": "Accept, Accept-Encoding",
+        }
+        if compressed:
+            headers["content-encoding"] = "gzip"
+        return Response(body, headers=headers)
+
+    async def healthy(self, _request: Request) -> Response:
+        return PlainTextResponse("The agent is running.\n")
+
+    async def ready(self, _request: Request) -> Response:
+        if self._readiness():
+            return PlainTextResponse("Every org has been probed.\n")
+        return PlainTextResponse("Some orgs have not been probed yet.\n", status_code=503)
+
+    async def reload(self, request: Request) -> Response:
+        if self._reload is None:
+            sentence = "The configuration does not enable reloading over HTTP; send SIGHUP.\n"
+            return PlainTextResponse(sentence, status_code=403)
+        # Browsers send Origin with every POST: a web page that somebody visits must not be able
+        # to reach an agent on this machine.
+        if "origin" in request.headers:
+            return PlainTextResponse("A web page may not do this.\n", status_code=403)
+        if await self._reload():
+            return PlainTextResponse("The configuration was reloaded.\n")
+        # The problems may quote the file; they are in the log only.
+        sentence = "The new configuration cannot be used, see the log; the old one stays in use.\n"
+        return PlainTextResponse(sentence, status_code=500)
+
+    async def landing(self, _request: Request) -> Response:
+        return HTMLResponse(_landing_page(self._facts()))
+
+
+class _Border:
+    """Gives every answer the same headers, and a bare 500 for any bug behind it."""
+
+    def __init__(self, app: ASGIApp, exposition: Exposition) -> None:
+        self._app = app
+        self._exposition = exposition
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            self._exposition.instruments.internal_error(Component.WEB)
+            _log.exception("request failed", path=scope["path"])
+            if started:
+                # Half an answer cannot be mended; the server must cut the connection.
+                raise
+            answer = PlainTextResponse("Internal error: see the log.\n", status_code=500)
+            await answer(scope, receive, send_with_headers)
+
+
+def _landing_page(facts: Facts) -> str:
+    version = html.escape(facts.version)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>sfmtls-agent</title>
+<style>body {{ font-family: sans-serif; margin: 2em; max-width: 40em }}</style>
+</head>
+<body>
+<h1>sfmtls-agent {version}</h1>
+<p>Watches {facts.orgs} Salesforce orgs behind mutual TLS; {facts.orgs_seen} have been probed.</p>
+<ul>
+<li><a href="/metrics">Metrics</a></li>
+<li><a href="/-/healthy">Health</a></li>
+<li><a href="/-/ready">Readiness</a></li>
+</ul>
+</body>
+</html>
+"""
