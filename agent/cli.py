@@ -34,11 +34,14 @@ _app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: it reads well in a README and a man page too, and appears at once.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _breaker = typer.Typer(
-    help="Shows or resets the breaker that stops logins after a refused password.",
+    help="Show or reset the login breaker.\n\nIt stops all logins of a user after a refused one.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 _app.add_typer(_breaker, name="breaker")
 
@@ -58,7 +61,7 @@ _DEFAULT_CONFIG: Final = Path("/etc/sfmtls-agent/config.toml")
 
 def main() -> None:
     """Run the command that the arguments name."""
-    _app()
+    _app(prog_name="sfmtls-agent")
 
 
 def _version(wanted: bool) -> None:
@@ -79,13 +82,19 @@ def _common(
 
 @_app.command()
 def run(config: _Config = _DEFAULT_CONFIG) -> None:
-    """Watch all configured orgs and serve metrics until SIGTERM; SIGHUP reloads the config."""
+    """Watch all orgs and serve metrics.
+
+    Runs until SIGTERM or SIGINT. SIGHUP reads the configuration again; a bad one changes nothing.
+    """
     from agent import logs
     from agent.config import load
     from agent.daemon import Daemon
 
     settings = _settings(config)
     logs.configure(settings.agent.log_level.value, settings.agent.log_format.value)
+    # A scrape is rendered in a thread; with CPython's 5 ms every wake-up of the event loop would
+    # wait that long for its turn, and the probes would measure it.
+    sys.setswitchinterval(0.0005)
 
     async def watch() -> None:
         await Daemon(settings, lambda: load(config), os.environ).run()
@@ -99,9 +108,10 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
 
 @_app.command()
 def check(config: _Config = _DEFAULT_CONFIG) -> None:
-    """Check configuration, secrets, certificates and keys; no network. Exits 78 when one is bad.
+    """Check configuration, secrets and certificates.
 
-    What the policy says of each certificate is shown too, but does not change the exit code.
+    No network is used. Exits 78 when something cannot be used. What the policy says of each
+    certificate is shown too, but does not change the exit code.
     """
     from agent import terminal
     from agent.inspection import inspect
@@ -117,7 +127,7 @@ def check(config: _Config = _DEFAULT_CONFIG) -> None:
 def probe(
     orgs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ORG]...", help="The orgs to probe; all when none is named."),
+        typer.Argument(metavar="ORG", help="The orgs to probe; all when none is named."),
     ] = None,
     config: _Config = _DEFAULT_CONFIG,
     as_json: _Json = False,
@@ -132,9 +142,10 @@ def probe(
         bool, typer.Option("--all", help="Show findings that are only information too.")
     ] = False,
 ) -> None:
-    """Run one cycle of each org now. Exits 0 if all is well, 1 if an org failed, 78 on bad config.
+    """Run one cycle of each org now.
 
-    The running daemon is not disturbed; logins count in the budget that both share.
+    Exits 0 when all is well, 1 when an org failed, 78 when the configuration cannot be used. A
+    running daemon is not disturbed; logins count in the budget that both share.
     """
     from agent import logs, once, report, terminal
 
@@ -156,11 +167,14 @@ def probe(
 def reasons(
     reason: Annotated[
         str | None,
-        typer.Argument(metavar="[REASON]", help="The reason to explain; all when none is named."),
+        typer.Argument(metavar="REASON", help="The reason to explain; all when none is named."),
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Explain why a probe can fail: what each reason means and what to do about it."""
+    """Explain why a probe can fail.
+
+    Each reason comes with its meaning and what to do about it.
+    """
     from agent import terminal
     from agent.reason import Reason
 
@@ -186,11 +200,14 @@ def reasons(
 def breaker_show(
     orgs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ORG]...", help="The orgs to show; all when none is named."),
+        typer.Argument(metavar="ORG", help="The orgs to show; all when none is named."),
     ] = None,
     config: _Config = _DEFAULT_CONFIG,
 ) -> None:
-    """Show for each org whether logins are stopped, why and until when, and the budget left."""
+    """Show whether logins are stopped.
+
+    For each org: why, until when, and how many logins are left in this hour.
+    """
     from agent import once, terminal
 
     settings = _settings(config)
@@ -199,10 +216,13 @@ def breaker_show(
 
 @_breaker.command("reset")
 def breaker_reset(
-    org: Annotated[str, typer.Argument(help="The org whose user may log in again.")],
+    org: Annotated[str, typer.Argument(metavar="ORG", help="The org whose user may log in again.")],
     config: _Config = _DEFAULT_CONFIG,
 ) -> None:
-    """Let an org's user try to log in again, once; a running daemon does so when it is next due."""
+    """Allow one more login.
+
+    The org's user may try once; a running daemon does so when a login is next due.
+    """
     from agent import once
 
     settings = _settings(config)
@@ -232,9 +252,10 @@ def simulate(
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the scenarios and end.")] = False,
 ) -> None:
-    """Play the far side alone: a Salesforce org behind its mutual-TLS door, healthy or not.
+    """Play the far side alone.
 
-    The first line on standard output is "listening on HOST:PORT".
+    It is a Salesforce org behind its mutual-TLS door, healthy or not. The first line on standard
+    output is "listening on HOST:PORT".
     """
     from agent import terminal
     from agent.simulator.scenario import SCENARIOS
@@ -264,7 +285,10 @@ def demo(
         typer.Option("--for", metavar="TIME", help="End by itself after this time, such as 30s."),
     ] = None,
 ) -> None:
-    """Show it all without Salesforce: simulated orgs, good and bad, the agent and its endpoint."""
+    """Show it all without Salesforce.
+
+    Starts simulated orgs in good and bad health, the agent that watches them, and its endpoint.
+    """
     from agent import demo as demonstration
     from agent import logs
 

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001, T201 - a script, not a package; it prints what it found
 """How long the event loop stands still while /metrics of many orgs is scraped.
 
 Usage: python benchmarks/scrape_pause.py [ORGS]

@@ -394,7 +394,7 @@ def usage(*words):
     done = subprocess.run(
         [*COMMAND, *words, "--help"], capture_output=True, text=True, env=PLAIN, check=True
     )
-    return done.stdout.replace("python -m agent", "sfmtls-agent").strip()
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -406,6 +406,8 @@ def usage(*words):
         ("probe",),
         ("reasons",),
         ("breaker",),
+        ("breaker", "show"),
+        ("breaker", "reset"),
         ("simulate",),
         ("demo",),
     ],
