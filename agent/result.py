@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from agent.certificate import Certificate
+from agent.org import Org
 from agent.reason import Reason
 
 
@@ -37,6 +38,18 @@ class Probe(StrEnum):
     SESSION = "session"
     REFUSAL = "refusal"
     ENFORCEMENT = "enforcement"
+
+
+def probes_of(org: Org) -> tuple[Probe, ...]:
+    """Return the probes that an org is configured for, in the order in which they are shown."""
+    configured = {
+        Probe.HANDSHAKE: True,
+        Probe.LOGIN: org.login is not None,
+        Probe.SESSION: org.login is not None,
+        Probe.REFUSAL: org.refusal_interval is not None,
+        Probe.ENFORCEMENT: org.login is not None and org.enforcement is not None,
+    }
+    return tuple(probe for probe, wanted in configured.items() if wanted)
 
 
 class ClientAuth(StrEnum):

@@ -30,6 +30,7 @@ from agent.result import (
     Stage,
     Success,
     Undetermined,
+    probes_of,
 )
 
 _Key = TypeVar("_Key")
@@ -182,18 +183,6 @@ class Snapshot:
             for probe, status in self.probes.items()
         )
         return f"<Snapshot {self.org.name}: {standings}, {self.cycles} cycles>"
-
-
-def probes_of(org: Org) -> tuple[Probe, ...]:
-    """Return the probes that this org is configured for, in the order in which they run."""
-    configured = {
-        Probe.HANDSHAKE: True,
-        Probe.LOGIN: org.login is not None,
-        Probe.SESSION: org.login is not None,
-        Probe.REFUSAL: org.refusal_interval is not None,
-        Probe.ENFORCEMENT: org.enforcement is not None and org.login is not None,
-    }
-    return tuple(probe for probe, wanted in configured.items() if wanted)
 
 
 def role(position: int, certificate: Certificate) -> str:

@@ -23,7 +23,9 @@ def test_every_run_time_dependency_has_its_reason_in_contributing():
     table = (ROOT / "CONTRIBUTING.md").read_text()
     wanted = names(PROJECT["project"]["dependencies"])
 
-    missing = {name for name in wanted if not re.search(rf"^\|[^|]*\b{name}\b", table, re.M)}
+    missing = {
+        name for name in wanted if not re.search(rf"^\|[^|]*\b{name}\b", table, re.MULTILINE)
+    }
 
     assert missing == set()
 
@@ -31,7 +33,9 @@ def test_every_run_time_dependency_has_its_reason_in_contributing():
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
 def test_every_pinned_dependency_has_hashes_and_no_host(name):
     text = (ROOT / name).read_text()
-    pinned = re.findall(r"^[\w.-]+==[^\n]*(?:\n {4}--hash=sha256:[0-9a-f]{64}[^\n]*)*", text, re.M)
+    pinned = re.findall(
+        r"^[\w.-]+==[^\n]*(?:\n {4}--hash=sha256:[0-9a-f]{64}[^\n]*)*", text, re.MULTILINE
+    )
 
     assert len(pinned) > 20
     assert all("--hash=sha256:" in entry for entry in pinned)
@@ -40,7 +44,9 @@ def test_every_pinned_dependency_has_hashes_and_no_host(name):
 
 
 def test_every_run_time_dependency_is_pinned():
-    pinned = names(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.M))
+    pinned = names(
+        re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    )
 
     assert names(PROJECT["project"]["dependencies"]) <= pinned
 

@@ -35,8 +35,9 @@ from agent.result import (
     Stage,
     Success,
     Undetermined,
+    probes_of,
 )
-from agent.state import ProbeStatus, SeenChain, Standing, probes_of, role
+from agent.state import ProbeStatus, SeenChain, Standing, role
 
 MINUTE = timedelta(minutes=1)
 

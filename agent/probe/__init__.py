@@ -50,6 +50,7 @@ from agent.result import (
     Stage,
     Success,
     Undetermined,
+    probes_of,
 )
 
 
@@ -92,18 +93,6 @@ class Plan:
     gate: LoginGate | None = None
 
 
-def configured_probes(org: Org) -> tuple[Probe, ...]:
-    """Return the probes that an org has, in the order in which they run."""
-    has = {
-        Probe.HANDSHAKE: True,
-        Probe.LOGIN: org.login is not None,
-        Probe.SESSION: org.login is not None,
-        Probe.ENFORCEMENT: org.login is not None and org.enforcement is not None,
-        Probe.REFUSAL: org.refusal_interval is not None,
-    }
-    return tuple(probe for probe, configured in has.items() if configured)
-
-
 async def run(plan: Plan, resolver: Resolver, now: Callable[[], datetime]) -> ProbeResult:
     """Run one cycle and return what it saw, however far it got."""
     cycle = _Cycle(plan, resolver, now)
@@ -142,7 +131,7 @@ class _Cycle:
                 probe: self.outcomes.get(
                     probe, Skipped(cause if probe in self._plan.due else SkipCause.NOT_DUE)
                 )
-                for probe in configured_probes(self._org)
+                for probe in probes_of(self._org)
             },
             stages=self._watch.stages,
             handshake=self._handshake,
