@@ -142,7 +142,10 @@ def parse(der: bytes) -> x509.Certificate:
     with warnings.catch_warnings():
         # The library warns of serial numbers against RFC 5280 §4.1.2.2; a rule reports them.
         warnings.simplefilter("ignore")
-        return x509.load_der_x509_certificate(der)
+        try:
+            return x509.load_der_x509_certificate(der)
+        except x509.InvalidVersion as error:
+            raise ValueError(str(error)) from error
 
 
 def name_text(name: x509.Name) -> str:

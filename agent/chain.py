@@ -16,7 +16,6 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from agent.certificate import Certificate, parse, read
@@ -28,7 +27,7 @@ _PATHS: Final = 64
 _POOL: Final = 32
 _STEPS: Final = 1000
 
-_UNCHECKED_HASHES: Final = frozenset({"md5", "sha1"})
+_UNCHECKED_HASHES: Final = frozenset({"md5", "sha1", None})
 
 
 _BOUNDARY: Final = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]*)-----")
@@ -96,6 +95,11 @@ class Anchors:
 
     def __contains__(self, certificate: Certificate) -> bool:
         return certificate.fingerprint_sha256 in self._fingerprints
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all anchors, each once."""
+        return tuple(self._by_subject)
 
     def named(self, subject: str) -> tuple[Certificate, ...]:
         """Return the anchors of this name."""
@@ -273,32 +277,23 @@ def _signature(issuer_der: bytes, subject_der: bytes) -> Link:
     issuer, subject = parse(issuer_der), parse(subject_der)
     try:
         subject.verify_directly_issued_by(issuer)
-    except InvalidSignature:
+    except (ValueError, UnsupportedAlgorithm):
+        # The library refuses SHA-1, MD5 and what it does not know, and names that differ in their
+        # encoding only.
+        same_encoding = subject.issuer.public_bytes() == issuer.subject.public_bytes()
+        if same_encoding and read(subject_der).signature_hash not in _UNCHECKED_HASHES:
+            return Link.BROKEN
+        return _identifiers(issuer_der, subject_der)
+    except (InvalidSignature, TypeError):
         return Link.BROKEN
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return _identifiers(issuer, subject)
     return Link.SIGNED
 
 
-def _identifiers(issuer: x509.Certificate, subject: x509.Certificate) -> Link:
-    """Decide by key identifiers where the library will not check: SHA-1, MD5, unknown keys."""
-    try:
-        hash_name = getattr(subject.signature_hash_algorithm, "name", None)
-    except UnsupportedAlgorithm:
-        hash_name = None
-    same_encoding = subject.issuer.public_bytes() == issuer.subject.public_bytes()
-    if same_encoding and hash_name not in _UNCHECKED_HASHES:
-        return Link.BROKEN
-    try:
-        named = subject.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        # Without identifiers the name must do, as it did before RFC 3280.
-        return Link.IDENTIFIED
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return Link.BROKEN
-    agree = named.key_identifier is None or named.key_identifier == own.digest
-    return Link.IDENTIFIED if agree else Link.BROKEN
+def _identifiers(issuer_der: bytes, subject_der: bytes) -> Link:
+    """Decide by key identifiers where the signature cannot be checked; without them by name."""
+    wanted = read(subject_der).authority_key_identifier
+    own = read(issuer_der).subject_key_identifier
+    return Link.BROKEN if wanted and own and wanted != own else Link.IDENTIFIED
 
 
 def path_from_leaf(certificates: Sequence[Certificate]) -> tuple[Certificate, ...]:

@@ -9,9 +9,8 @@ from doors import Stage
 
 from agent.probe.dns import Resolver
 from agent.reason import Reason
-from agent.result import ClientAuth, Failure, Probe, Skipped, Success, Undetermined
-from agent.result import Stage as Timed
-from agent.simulator.pki import ClientCertificate, Pki
+from agent.result import Failure, Probe, Skipped, Success, Undetermined
+from agent.simulator.pki import Pki
 from agent.simulator.scenario import SCENARIOS
 from agent.simulator.server import Simulator
 
