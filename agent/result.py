@@ -73,6 +73,7 @@ class SkipCause(StrEnum):
     IN_FLIGHT = "in_flight"  # another org is logging in as the same user
     MAINTENANCE = "maintenance"
     OVERLAP = "overlap"  # the previous cycle still ran
+    NO_TIME = "no_time"  # too little of the cycle's time was left
     STATE_UNAVAILABLE = "state_unavailable"  # the attempt could not be recorded first
 
 

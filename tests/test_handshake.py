@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent import identity
 from agent.org import ClientIdentity, Endpoint, FromFile, TlsVersion, TrustAnchors
 from agent.probe import messages
-from agent.probe.handshake import Handshake, observe
+from agent.probe.handshake import Handshake, observe, verdict_of
 from agent.probe.tls import client_context
 from agent.reason import Reason
 from agent.result import ClientAuth, Failure
@@ -386,6 +386,36 @@ def test_a_cut_connection_is_told_from_a_clean_close(near_context, far_context):
 
     assert cut.read().reason is Reason.TLS_EOF
     assert closed.read() == b""
+
+
+def test_a_clean_close_in_place_of_a_verdict_is_not_an_acceptance(near_context, far_context):
+    far = Far(far_context(TlsVersion.TLS_1_3), tickets=0)
+    near = Handshake(near_context(), "localhost")
+    near.receive(far.exchange(near.to_send()))
+    far.exchange(near.to_send())
+    with pytest.raises(ssl.SSLWantReadError):
+        far.tls.unwrap()
+
+    near.receive(far.outgoing.read())
+
+    assert near.outcome.client_auth is ClientAuth.UNCONFIRMED
+    assert near.outcome.failure.reason is Reason.TLS_EOF
+
+
+@pytest.mark.parametrize(
+    ("alert", "verdict"),
+    [
+        ("unknown_ca", ClientAuth.REJECTED),
+        ("certificate_required", ClientAuth.REJECTED),
+        ("handshake_failure", ClientAuth.REJECTED),
+        ("internal_error", ClientAuth.UNCONFIRMED),
+        ("unexpected_message", ClientAuth.UNCONFIRMED),
+        ("199", ClientAuth.UNCONFIRMED),
+        (None, ClientAuth.UNCONFIRMED),
+    ],
+)
+def test_a_servers_own_trouble_is_no_verdict_on_our_certificate(alert, verdict):
+    assert verdict_of(alert) is verdict
 
 
 def test_an_unobserved_context_is_a_mistake_of_the_caller():

@@ -348,6 +348,59 @@ async def test_a_proxy_that_talks_nonsense_or_hangs_up_denies(answer, theatre):
     assert failed(result).reason is Reason.PROXY_DENIED
 
 
+async def test_a_proxy_that_echoes_our_credentials_in_nonsense_does_not_get_them_into_the_log(
+    theatre,
+):
+    pair = base64.b64encode(b"agent:canary-proxy")
+    async with FakeProxy(b"Proxy-Authorization: Basic " + pair + b"\r\n\r\n") as proxy:
+        endpoint = behind(proxy.port, username="agent", password=FromVariable("UNUSED"))
+        result = await knock(theatre, endpoint, password=Secret("canary-proxy"))
+
+    assert failed(result).reason is Reason.PROXY_DENIED
+    assert pair.decode() not in str(failed(result))
+
+
+async def test_a_dead_first_address_does_not_lengthen_the_wait_for_the_verdict(theatre):
+    async with Simulator(SCENARIOS["tls13_required_no_tickets_good"], theatre.pki) as simulator:
+        with socket.socket() as listener, contextlib.ExitStack() as waiting:
+            # The same port at another loopback address, with a backlog that is full.
+            listener.bind(("127.0.0.2", simulator.port))
+            listener.listen(0)
+            for _ in range(2):
+                client = waiting.enter_context(socket.socket())
+                client.settimeout(0)
+                client.connect_ex(listener.getsockname())
+            endpoint = Endpoint("healthy.my.salesforce.com", port=simulator.port)
+            black_hole = (socket.AF_INET, ("127.0.0.2", 1))
+            timeouts = Timeouts(tcp=1.6, client_auth=0.05, cycle=8)
+            result = await knock(theatre, endpoint, answering(black_hole, V4), timeouts)
+
+    assert result.client_auth is ClientAuth.ACCEPTED
+    assert result.stages[Stage.TCP] > 0.7
+    assert result.stages[Stage.CLIENT_AUTH] < 0.5
+
+
+async def test_hanging_look_ups_of_one_name_leave_room_for_others():
+    release = threading.Event()
+
+    def look_up(host, _port):
+        if host == "dead.example":
+            release.wait(10)
+        return (V4,)
+
+    resolver = Resolver(2, look_up)
+    dead = [
+        asyncio.create_task(resolver.resolve("dead.example", 1, IpFamily.ANY, 0.3))
+        for _ in range(20)
+    ]
+    alive = await resolver.resolve("alive.example", 1, IpFamily.ANY, 2)
+    failures = await asyncio.gather(*dead)
+    release.set()
+
+    assert alive == (V4,)
+    assert {failure.reason for failure in failures} == {Reason.DNS_TIMEOUT}
+
+
 async def test_y020_a_proxy_in_the_environment_is_ignored(theatre, monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{nowhere()}")

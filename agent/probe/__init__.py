@@ -16,12 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.certificate import Certificate
 from agent.credentials import Secret
-from agent.login.answer import door_request, door_verdict
-from agent.login.flow import Granted, LoginMethod, Response
+from agent.login.flow import Granted, LoginMethod, Request, Response
 from agent.login.session import (
     SessionAnswered,
     enforcement_outcome,
@@ -31,7 +30,7 @@ from agent.login.session import (
 from agent.org import Org
 from agent.probe.conversation import Conversation
 from agent.probe.dns import Resolver
-from agent.probe.opening import NotOpened, Way, open_channel
+from agent.probe.opening import NotOpened, Opened, Way, open_channel
 from agent.probe.stopwatch import Stopwatch
 from agent.probe.tcp import Address, shown
 from agent.reason import Reason
@@ -52,6 +51,10 @@ from agent.result import (
     Undetermined,
     probes_of,
 )
+
+# With less time than this a login would be sent without much hope to hear the answer.
+_LEAST_LOGIN_SECONDS: Final = 5.0
+_LEAST_PROBE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class _Cycle:
         self._resolver = resolver
         self._now = now
         self._started_at = now()
-        self._watch = self._stopwatch()
+        clock = asyncio.get_running_loop().time
+        self._watch = Stopwatch(clock, clock() + plan.org.timeouts.cycle)
         self._client_auth = ClientAuth.NOT_REACHED
         self._handshake: HandshakeOutcome | None = None
         self._address: Address | None = None
@@ -160,58 +164,58 @@ class _Cycle:
             self.outcomes[Probe.HANDSHAKE] = Failure(Reason.CLIENT_NOT_REQUESTED)
             return
         pinned = way if self._org.endpoint.proxy else replace(way, address=opened.address)
-        conversation = Conversation(opened, pinned, keys.presenting, self._resolver, self._watch)
-        async with conversation:
-            failure = await self._knock(conversation, self._handshake)
-            self.outcomes[Probe.HANDSHAKE] = failure or Success()
+        session: Secret | None = None
+        async with self._conversation(opened, pinned, keys.presenting, self._watch) as talk:
+            failure = await self._knock(talk)
             if failure is None:
-                await self._log_in(conversation, way, keys)
-        if failure is None and Probe.REFUSAL in self._plan.due:
-            self.outcomes[Probe.REFUSAL] = await self._refusal(pinned, keys)
+                session = await self._log_in(talk)
+        if failure is None:
+            await self._beside(way, pinned, keys, session)
 
-    async def _knock(
-        self, conversation: Conversation, handshake: HandshakeOutcome
-    ) -> Failure | None:
-        answer = await conversation.post(door_request(self._org.soap_path), Stage.DOOR)
+    async def _knock(self, talk: Conversation) -> Failure | None:
+        self._client_auth, failure, answer = await talk.knock(Stage.DOOR)
         self._clock_skew = self._skew(answer)
-        self._client_auth, failure = _door(answer, conversation.alert)
-        self._handshake = replace(handshake, alert=conversation.alert)
+        self._handshake = replace(talk.handshake, alert=talk.alert)
+        self.outcomes[Probe.HANDSHAKE] = failure or Success()
         return failure
 
-    async def _log_in(self, conversation: Conversation, way: Way, keys: Keys) -> None:
+    async def _log_in(self, talk: Conversation) -> Secret | None:
+        """Log in and use the session, if due; return it when it works."""
         gate = self._plan.gate
         if gate is None or Probe.LOGIN not in self._plan.due:
-            return
-        if (session := await self._login_once(conversation, gate)) is None:
-            return
-        answer = await self._session(conversation, session)
+            return None
+        if (session := await self._login_once(talk, gate)) is None:
+            return None
+        answer = await self._session(talk, session)
         if isinstance(answer, Failure) and answer.reason is Reason.SESSION_INVALID:
             # Another client of the same user may have logged out in between: once more, within
             # the budget. A second failure is news.
-            again = await self._login_once(conversation, gate)
+            again = await self._login_once(talk, gate)
             if again is not None:
                 session = again
-                answer = await self._session(conversation, session)
+                answer = await self._session(talk, session)
         if isinstance(answer, Failure):
             self.outcomes[Probe.SESSION] = answer
-            return
+            return None
         self._api_usage = answer.api_usage
         self.outcomes[Probe.SESSION] = Success()
-        if Probe.ENFORCEMENT in self._plan.due:
-            self.outcomes[Probe.ENFORCEMENT] = await self._enforcement(way, keys, session)
+        return session
 
-    async def _login_once(self, conversation: Conversation, gate: LoginGate) -> Secret | None:
-        admitted = await gate.admit()
+    async def _login_once(self, talk: Conversation, gate: LoginGate) -> Secret | None:
+        if not self._is_time_for(min(self._org.timeouts.http, _LEAST_LOGIN_SECONDS)):
+            # A password that is sent too late to hear the answer is an attempt all the same.
+            admitted: LoginMethod | Skipped | Failure = Skipped(SkipCause.NO_TIME)
+        else:
+            admitted = await gate.admit()
         if isinstance(admitted, Skipped | Failure):
-            if Probe.LOGIN not in self.outcomes:
-                self.outcomes[Probe.LOGIN] = admitted
+            self.outcomes.setdefault(Probe.LOGIN, admitted)
             if isinstance(admitted, Skipped):
                 self.outcomes.setdefault(Probe.SESSION, admitted)
             return None
-        before = conversation.requests_sent
-        outcome = await conversation.log_in(admitted.flow())
+        before = talk.secrets_sent
+        outcome = await talk.log_in(admitted.flow())
         self._login = outcome.login if isinstance(outcome, Granted) else outcome
-        if conversation.requests_sent > before:
+        if talk.secrets_sent > before:
             await gate.done(self._login)
         else:
             await gate.not_sent()
@@ -221,26 +225,31 @@ class _Cycle:
         self.outcomes[Probe.LOGIN] = Success()
         return outcome.session
 
-    async def _session(
-        self, conversation: Conversation, session: Secret
-    ) -> SessionAnswered | Failure:
-        wanted = self._org.session
-        request = session_request(self._org.soap_path, wanted.call, wanted.soql, session)
-        answer = await conversation.post(request, Stage.SESSION)
+    async def _session(self, talk: Conversation, session: Secret) -> SessionAnswered | Failure:
+        answer = await talk.post(self._session_request(session), Stage.SESSION)
         return answer if isinstance(answer, Failure) else read_session(answer, session)
+
+    async def _beside(self, way: Way, pinned: Way, keys: Keys, session: Secret | None) -> None:
+        """Run the probes that show no certificate, in what is left of the cycle's time."""
+        due = self._plan.due
+        if session is not None and Probe.ENFORCEMENT in due:
+            self.outcomes[Probe.ENFORCEMENT] = await self._enforcement(way, keys, session)
+        if Probe.REFUSAL in due:
+            self.outcomes[Probe.REFUSAL] = await self._refusal(pinned, keys)
 
     async def _refusal(self, way: Way, keys: Keys) -> Outcome:
         """Knock without a certificate: the same door that has just let us in must refuse."""
-        watch = self._stopwatch()
+        if not self._is_time_for(_LEAST_PROBE_SECONDS):
+            return Skipped(SkipCause.NO_TIME)
+        watch = self._watch.aside()
         opened = await open_channel(way, keys.bare, self._resolver, watch)
         handshake = opened.handshake
         if isinstance(opened, NotOpened):
             verdict = handshake.client_auth if handshake else ClientAuth.NOT_REACHED
             failure: Failure | None = opened.failure
         else:
-            async with Conversation(opened, way, keys.bare, self._resolver, watch) as conversation:
-                answer = await conversation.post(door_request(self._org.soap_path), None)
-                verdict, failure = _door(answer, conversation.alert)
+            async with self._conversation(opened, way, keys.bare, watch) as talk:
+                verdict, failure, _ = await talk.knock()
         if failure is None:
             return Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE)
         if verdict in {ClientAuth.REJECTED, ClientAuth.SOFT_REJECTED}:
@@ -254,40 +263,47 @@ class _Cycle:
     async def _enforcement(self, way: Way, keys: Keys, session: Secret) -> Outcome:
         """Use the session on the ordinary port without the certificate: it must be refused."""
         enforcement = self._org.enforcement
-        if enforcement is None:
-            return Skipped(SkipCause.NOT_DUE)
+        if enforcement is None or not self._is_time_for(_LEAST_PROBE_SECONDS):
+            return Skipped(SkipCause.NO_TIME)
         endpoint = way.endpoint
         host, _ = endpoint.connect_to or (endpoint.host, endpoint.port)
-        plain = replace(
-            way,
-            endpoint=replace(endpoint, port=enforcement.port, connect_to=(host, enforcement.port)),
-        )
-        watch = self._stopwatch()
+        there = replace(endpoint, port=enforcement.port, connect_to=(host, enforcement.port))
+        plain = replace(way, endpoint=there)
+        watch = self._watch.aside()
         opened = await open_channel(plain, keys.bare, self._resolver, watch)
         if isinstance(opened, NotOpened):
             return Undetermined(Reason.UNDETERMINED, str(opened.failure))
-        wanted = self._org.session
-        request = session_request(self._org.soap_path, wanted.call, wanted.soql, session)
-        async with Conversation(opened, plain, keys.bare, self._resolver, watch) as conversation:
-            answer = await conversation.post(request, None)
+        async with self._conversation(opened, plain, keys.bare, watch) as talk:
+            answer = await talk.post(self._session_request(session))
         if isinstance(answer, Failure):
             return Undetermined(Reason.UNDETERMINED, str(answer))
         return enforcement_outcome(answer, session)
 
-    def _stopwatch(self) -> Stopwatch:
-        return Stopwatch(asyncio.get_running_loop().time, self._org.timeouts.cycle)
+    def _session_request(self, session: Secret) -> Request:
+        wanted = self._org.session
+        return session_request(self._org.soap_path, wanted.call, wanted.soql, session)
 
-    def _skew(self, answer: Response | Failure) -> float | None:
-        if isinstance(answer, Failure) or (date := answer.headers.get("date")) is None:
+    def _conversation(
+        self, opened: Opened, way: Way, context: ssl.SSLContext, watch: Stopwatch
+    ) -> Conversation:
+        return Conversation(
+            opened,
+            way,
+            path=self._org.soap_path,
+            context=context,
+            resolver=self._resolver,
+            watch=watch,
+        )
+
+    def _is_time_for(self, seconds: float) -> bool:
+        return self._watch.seconds(seconds) >= seconds
+
+    def _skew(self, answer: Response | None) -> float | None:
+        date = answer.headers.get("date") if answer is not None else None
+        if date is None:
             return None
         try:
             return (parsedate_to_datetime(date) - self._now()).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             # No date, or one without a time zone, which Date must not be (RFC 9110 §5.6.7).
             return None
-
-
-def _door(answer: Response | Failure, alert: str | None) -> tuple[ClientAuth, Failure | None]:
-    if not isinstance(answer, Failure):
-        return door_verdict(answer)
-    return ClientAuth.REJECTED if alert else ClientAuth.UNCONFIRMED, answer

@@ -1,16 +1,18 @@
-"""Name → addresses, in a bounded pool of threads of its own.
+"""Name → addresses, each look-up in a thread of its own, so many at a time and no more.
 
 The event loop's default pool has six threads on two cores, so six dead resolvers would stall every
-org. A look-up that hangs keeps its thread until the resolver gives up; nobody waits for it.
+org, and its threads would keep the process from ending. Here a name is looked up once at a time,
+however many orgs ask, and a look-up that hangs is left to itself until the resolver gives up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from agent.org import IpFamily
@@ -30,6 +32,7 @@ _REASONS: Final[Mapping[int, Reason]] = {
 }
 
 LookUp = Callable[[str, int], tuple[Address, ...]]
+_Found = tuple[Address, ...] | Exception
 
 
 class Resolver:
@@ -40,7 +43,8 @@ class Resolver:
 
     def __init__(self, threads: int = 32, look_up: LookUp | None = None) -> None:
         self._look_up = look_up or ask_system
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
+        self._slots = asyncio.Semaphore(threads)
+        self._under_way: dict[tuple[str, int], asyncio.Future[_Found]] = {}
 
     async def resolve(
         self, host: str, port: int, family: IpFamily, seconds: float
@@ -48,22 +52,58 @@ class Resolver:
         """Return the addresses of a host, in the resolver's order, or why there is none."""
         if literal := _literal(host, port):
             return (literal,)
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                found = await loop.run_in_executor(self._pool, self._look_up, host, port)
+                found = await self._ask(host, port)
         except TimeoutError:
-            return Failure(Reason.DNS_TIMEOUT, f"no answer for {host} in {seconds:.1f} s")
-        except socket.gaierror as error:
-            reason = _REASONS.get(error.errno or 0, Reason.DNS_ERROR)
-            return Failure(reason, f"{host}: {error.strerror}")
-        except (OSError, UnicodeError) as error:
-            return Failure(Reason.DNS_ERROR, f"{host}: {error}")
-        return _of_family(found, host, family)
+            if (host, port) in self._under_way:
+                return Failure(Reason.DNS_TIMEOUT, f"no answer for {host} in {seconds:.1f} s")
+            return Failure(
+                Reason.DNS_ERROR, f"{host} was not looked up: too many look-ups wait for answers"
+            )
+        match found:
+            case socket.gaierror():
+                reason = _REASONS.get(found.errno or 0, Reason.DNS_ERROR)
+                return Failure(reason, f"{host}: {found.strerror}")
+            case OSError() | UnicodeError():
+                return Failure(Reason.DNS_ERROR, f"{host}: {found}")
+            case Exception():
+                raise found
+            case _:
+                return _of_family(found, host, family)
 
     def close(self) -> None:
-        """Let go of the threads; one that still waits for a resolver ends when that gives up."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Nothing is kept: a look-up under way ends with the process."""
+
+    async def _ask(self, host: str, port: int) -> _Found:
+        key = (host, port)
+        if key not in self._under_way:
+            await self._slots.acquire()
+            if key in self._under_way:
+                self._slots.release()
+            else:
+                self._start(key)
+        # One who gives up must not end the look-up that others wait for.
+        return await asyncio.shield(self._under_way[key])
+
+    def _start(self, key: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        self._under_way[key] = loop.create_future()
+
+        def ask() -> None:
+            try:
+                found: _Found = self._look_up(*key)
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                found = error
+            # The loop is gone when the agent has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._settle, key, found)
+
+        threading.Thread(target=ask, name=f"resolver {key[0]}", daemon=True).start()
+
+    def _settle(self, key: tuple[str, int], found: _Found) -> None:
+        self._slots.release()
+        self._under_way.pop(key).set_result(found)
 
 
 def _literal(host: str, port: int) -> Address | None:

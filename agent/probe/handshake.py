@@ -34,6 +34,8 @@ _REFUSALS: Final[Mapping[str, Reason]] = {
     "unsupported_certificate": Reason.CLIENT_CERT_UNSUPPORTED,
     "certificate_unknown": Reason.CLIENT_CERT_UNKNOWN,
     "access_denied": Reason.CLIENT_ACCESS_DENIED,
+    # RFC 8446 §4.4.3: the proof that we hold the certificate's key did not convince the server.
+    "decrypt_error": Reason.CLIENT_CERT_BAD,
 }
 # Alerts by which servers complain of no certificate when TLS 1.2 has no better word (Java and NSS:
 # bad_certificate, OpenSSL: handshake_failure, GnuTLS: decode_error).
@@ -61,6 +63,15 @@ _VERIFICATION: Final[Mapping[int, Reason]] = {
     62: Reason.SERVER_HOSTNAME,
     64: Reason.SERVER_HOSTNAME,
 }
+
+
+def verdict_of(alert: str | None) -> ClientAuth:
+    """Return what a fatal alert says of our certificate, once the server has our answer.
+
+    A server in trouble of its own says so (internal_error and its kin): that is no verdict.
+    """
+    refused = alert is not None and alert in _REFUSALS.keys() | _ALSO_WITHOUT_CERTIFICATE
+    return ClientAuth.REJECTED if refused else ClientAuth.UNCONFIRMED
 
 
 class ObservedTls(ssl.SSLObject):
@@ -207,22 +218,28 @@ class Handshake:
                 self.outcome = self._outcome(ClientAuth.ACCEPTED)
             else:
                 self._early = self._tls.read(_READ_SIZE)
-                self.outcome = self._outcome(ClientAuth.ACCEPTED)
+                if self._early:
+                    self.outcome = self._outcome(ClientAuth.ACCEPTED)
+                else:
+                    self._closed()
         except ssl.SSLWantReadError:
             if self.established and self._tls.session_ticket:
                 self.outcome = self._outcome(ClientAuth.ACCEPTED)
         except ssl.SSLCertVerificationError as error:
             self.outcome = self._failed(self._untrusted(error))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            # Some servers refuse like this (Node, Java's HttpsServer), but nobody said so.
-            when = "right after" if self._tls.answered_request else "before"
-            self.broken(Failure(Reason.TLS_EOF, f"closed {when} our answer about a certificate"))
+            self._closed()
         except ssl.SSLError as error:
             self.outcome = self._alerted() if self._tls.alert else self._failed(_complaint(error))
 
+    def _closed(self) -> None:
+        # Some servers refuse like this (Node, Java's HttpsServer), but nobody said so.
+        when = "right after" if self._tls.answered_request else "before"
+        self.broken(Failure(Reason.TLS_EOF, f"closed {when} our answer about a certificate"))
+
     def _alerted(self) -> HandshakeOutcome:
         if self._tls.answered_request:
-            return self._outcome(ClientAuth.REJECTED, self._refusal())
+            return self._outcome(verdict_of(self._tls.alert), self._refusal())
         reason = _ALERTS_BEFORE.get(self._tls.alert or "", Reason.TLS_HANDSHAKE_FAILURE)
         return self._failed(Failure(reason, f"alert {self._tls.alert}"))
 

@@ -7,7 +7,8 @@ on h11, carries requests over it: no pool, no redirects, nothing from the enviro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import zlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 import h11
@@ -19,9 +20,6 @@ from agent.probe.tls import Channel
 from agent.reason import Reason
 from agent.result import Failure
 
-# A piece this small cannot decompress to much before the size is looked at.
-_PIECE: Final = 4096
-
 
 class _BrokenError(Exception):
     """Carries a Failure out of httpx; never leaves this module."""
@@ -29,6 +27,9 @@ class _BrokenError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
         self.failure = failure
+
+
+_TOO_LARGE: Final = Failure(Reason.RESPONSE_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
 
 
 class HttpClient:
@@ -40,7 +41,11 @@ class HttpClient:
             transport=self._transport,
             base_url=f"https://{authority}",
             # No "python-httpx/…": the far side's logs should say who called.
-            headers={"User-Agent": "sfmtls-agent", "Accept": "text/xml, */*;q=0.1"},
+            headers={
+                "User-Agent": "sfmtls-agent",
+                "Accept": "text/xml, */*;q=0.1",
+                "Accept-Encoding": "identity",
+            },
             follow_redirects=False,
             trust_env=False,
             timeout=None,  # noqa: S113 - each stage has its deadline around this
@@ -64,9 +69,6 @@ class HttpClient:
                 )
         except _BrokenError as broken:
             return broken.failure
-        except httpx.HTTPError as error:
-            # What is left is a body that does not decode as its Content-Encoding says.
-            return Failure(Reason.HTTP_MALFORMED, type(error).__name__)
 
     async def aclose(self) -> None:
         """Close the client; the channel has its own owner."""
@@ -76,14 +78,32 @@ class HttpClient:
 async def _read(response: httpx.Response) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         size += len(piece)
         if size > MAX_ANSWER_BYTES:
-            raise _BrokenError(
-                Failure(Reason.RESPONSE_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
-            )
+            raise _BrokenError(_TOO_LARGE)
         pieces.append(piece)
-    return b"".join(pieces)
+    return _decoded(b"".join(pieces), response.headers.get("content-encoding", "identity"))
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    """Undo the one coding that servers apply unasked; httpx would undo any number, to any size."""
+    match coding.strip().lower():
+        case "identity" | "":
+            return body
+        case "gzip" | "x-gzip":
+            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            try:
+                content = inflater.decompress(body, MAX_ANSWER_BYTES + 1)
+            except zlib.error:
+                raise _BrokenError(Failure(Reason.HTTP_MALFORMED, "not gzip as it says")) from None
+            if len(content) > MAX_ANSWER_BYTES:
+                raise _BrokenError(_TOO_LARGE)
+            return content
+        case _:
+            raise _BrokenError(
+                Failure(Reason.HTTP_MALFORMED, "a Content-Encoding that nobody asked for")
+            )
 
 
 class _ChannelTransport(httpx.AsyncBaseTransport):
@@ -94,8 +114,10 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
 
     @property
     def reusable(self) -> bool:
+        # What stands behind the last answer would be read as the next one.
         states = (self._protocol.our_state, self._protocol.their_state)
-        return all(state in {h11.IDLE, h11.DONE} for state in states)
+        unread, _ = self._protocol.trailing_data
+        return not unread and all(state in {h11.IDLE, h11.DONE} for state in states)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._protocol.our_state is h11.DONE:
@@ -129,8 +151,7 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
         while True:
             match await self._next_event():
                 case h11.Data(data=data):
-                    for piece in _pieces(bytes(data)):
-                        yield piece
+                    yield bytes(data)
                 case h11.EndOfMessage() | h11.ConnectionClosed():
                     return
                 case _:
@@ -169,8 +190,3 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._transport.body():
             yield piece
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), _PIECE):
-        yield data[start : start + _PIECE]

@@ -18,8 +18,7 @@ from agent.probe.tls import Channel
 from agent.reason import Reason
 from agent.result import Failure, HandshakeOutcome, Stage
 
-# How much of a slow link's connect time the verdict may need: a round trip for our flight, one for
-# the answer, and one to spare.
+# How many round trips the verdict may need: one for our flight, one for the answer, one to spare.
 _ROUND_TRIPS: Final = 3
 
 _ON_THE_WAY_TO_THE_PROXY: Final[Mapping[Reason, Reason]] = {
@@ -65,11 +64,11 @@ async def open_channel(
     connection = await _reach(way, resolver, watch)
     if isinstance(connection, Failure):
         return NotOpened(connection)
-    channel = Channel(connection, context, way.endpoint.verified_name)
     try:
-        handshake = await _shake_hands(channel, way.timeouts, watch)
+        channel = Channel(connection, context, way.endpoint.verified_name)
+        handshake = await _shake_hands(channel, way.timeouts, watch, connection.round_trip)
     except BaseException:
-        channel.close()
+        connection.close()
         raise
     if handshake.failure is not None:
         channel.close()
@@ -77,7 +76,9 @@ async def open_channel(
     return Opened(channel, handshake, connection.address)
 
 
-async def _shake_hands(channel: Channel, timeouts: Timeouts, watch: Stopwatch) -> HandshakeOutcome:
+async def _shake_hands(
+    channel: Channel, timeouts: Timeouts, watch: Stopwatch, round_trip: float
+) -> HandshakeOutcome:
     limit = watch.seconds(timeouts.tls)
     with watch.stage(Stage.TLS):
         try:
@@ -87,8 +88,7 @@ async def _shake_hands(channel: Channel, timeouts: Timeouts, watch: Stopwatch) -
             return channel.abandon(Failure(Reason.TLS_TIMEOUT, f"no end in {limit:.1f} s"))
     if failed is not None:
         return failed
-    reached_in = watch.stages.get(Stage.TCP) or watch.stages.get(Stage.PROXY, 0.0)
-    patience = watch.seconds(max(timeouts.client_auth, _ROUND_TRIPS * reached_in))
+    patience = watch.seconds(max(timeouts.client_auth, _ROUND_TRIPS * round_trip))
     with watch.stage(Stage.CLIENT_AUTH):
         return await channel.verdict(patience)
 
@@ -115,26 +115,19 @@ async def _reach(way: Way, resolver: Resolver, watch: Stopwatch) -> Connection |
 async def _through_proxy(
     via: Proxy, target: tuple[str, int], way: Way, resolver: Resolver, watch: Stopwatch
 ) -> Connection | Failure:
-    # The target's name goes to the proxy as it is: only the proxy may be able to resolve it.
     limit = watch.seconds(way.timeouts.proxy)
-    addresses = await resolver.resolve(via.host, via.port, way.endpoint.ip_family, limit)
-    if isinstance(addresses, Failure):
-        return _about_the_proxy(addresses)
-    connection = await tcp.connect(addresses, limit)
-    if isinstance(connection, Failure):
-        return _about_the_proxy(connection)
-    host, port = target
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    credentials = None
-    if via.username is not None and way.proxy_password is not None:
-        credentials = (via.username, way.proxy_password)
+    connection: Connection | Failure | None = None
     try:
         async with asyncio.timeout(limit):
-            refused = await proxy.open_tunnel(connection, authority, credentials)
-    except TimeoutError:
-        refused = Failure(Reason.PROXY_TIMEOUT, f"no answer to CONNECT in {limit:.1f} s")
-    except BaseException:
-        connection.close()
+            connection = await _reach_proxy(via, way, resolver, limit)
+            if isinstance(connection, Failure):
+                return connection
+            refused = await _connect_through(connection, via, target, way.proxy_password)
+    except BaseException as error:
+        if isinstance(connection, Connection):
+            connection.close()
+        if isinstance(error, TimeoutError):
+            return Failure(Reason.PROXY_TIMEOUT, f"no tunnel in {limit:.1f} s")
         raise
     if refused is not None:
         connection.close()
@@ -142,6 +135,29 @@ async def _through_proxy(
     return connection
 
 
-def _about_the_proxy(failure: Failure) -> Failure:
-    reason = _ON_THE_WAY_TO_THE_PROXY.get(failure.reason, Reason.PROXY_REFUSED)
-    return replace(failure, reason=reason)
+async def _reach_proxy(
+    via: Proxy, way: Way, resolver: Resolver, limit: float
+) -> Connection | Failure:
+    found = await resolver.resolve(via.host, via.port, way.endpoint.ip_family, limit)
+    reached = found if isinstance(found, Failure) else await tcp.connect(found, limit)
+    if isinstance(reached, Connection):
+        return reached
+    reason = _ON_THE_WAY_TO_THE_PROXY.get(reached.reason, Reason.PROXY_REFUSED)
+    return replace(reached, reason=reason)
+
+
+async def _connect_through(
+    connection: Connection, via: Proxy, target: tuple[str, int], password: Secret | None
+) -> Failure | None:
+    # The target's name goes to the proxy as it is: only the proxy may be able to resolve it.
+    host, port = target
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    credentials = None
+    if via.username is not None and password is not None:
+        credentials = (via.username, password)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    refused = await proxy.open_tunnel(connection, authority, credentials)
+    # The way behind the proxy counts too: CONNECT has just gone all of it.
+    connection.round_trip = clock() - began
+    return refused

@@ -38,8 +38,9 @@ async def _read_answer(connection: Connection, protocol: h11.Connection) -> Fail
     while True:
         try:
             event = protocol.next_event()
-        except h11.RemoteProtocolError as error:
-            return Failure(Reason.PROXY_DENIED, f"the proxy does not speak HTTP: {error}")
+        except h11.RemoteProtocolError:
+            # The library's text quotes what came, and a proxy may echo our credentials.
+            return Failure(Reason.PROXY_DENIED, "the proxy does not speak HTTP")
         match event:
             case h11.NEED_DATA:
                 data = await connection.receive()

@@ -9,12 +9,20 @@ from agent.result import Stage
 
 
 class Stopwatch:
-    """Times the stages of one cycle; `clock` is monotonic and counts seconds."""
+    """Times the stages of one cycle; `clock` is monotonic and counts seconds.
 
-    def __init__(self, clock: Callable[[], float], seconds: float) -> None:
+    `deadline` is a moment of that clock: whatever a cycle does beside its main connection has the
+    same one (see `aside`), or three probes would take three times as long as one.
+    """
+
+    def __init__(self, clock: Callable[[], float], deadline: float) -> None:
         self._clock = clock
-        self._deadline = clock() + seconds
+        self._deadline = deadline
         self.stages: dict[Stage, float] = {}
+
+    def aside(self) -> Stopwatch:
+        """Return a stopwatch under the same deadline whose stages are its own."""
+        return Stopwatch(self._clock, self._deadline)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from typing import Final
 
 from agent.reason import Reason
 from agent.result import Failure
@@ -60,11 +60,12 @@ def _text(error: OSError) -> str:
 
 
 class Connection:
-    """An open TCP connection. `address` is where it leads."""
+    """An open TCP connection. `address` is where it leads; `round_trip` about one, in seconds."""
 
-    def __init__(self, sock: socket.socket, address: Address) -> None:
+    def __init__(self, sock: socket.socket, address: Address, round_trip: float) -> None:
         self._socket = sock
         self.address = address
+        self.round_trip = round_trip
 
     async def send(self, data: bytes) -> Failure | None:
         """Send all of it."""
@@ -80,13 +81,18 @@ class Connection:
         Cancelled, it takes nothing: `loop.sock_recv` can lose what it has just read when a timeout
         strikes in the same turn of the event loop, and what it loses may be the alert.
         """
-        while True:
-            try:
-                return self._socket.recv(_READ_SIZE)
-            except BlockingIOError:
-                await self._readable()
-            except OSError as error:
-                return failure_of(error)
+        while (arrived := self.receive_now()) is None:
+            await self._readable()
+        return arrived
+
+    def receive_now(self) -> bytes | Failure | None:
+        """Return what has arrived without waiting for it; None when nothing has."""
+        try:
+            return self._socket.recv(_READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return failure_of(error)
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -100,14 +106,6 @@ class Connection:
     def close(self) -> None:
         """Let go of it."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        """Close it at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
 
 async def connect(addresses: Sequence[Address], seconds: float) -> Connection | Failure:
@@ -131,6 +129,8 @@ async def connect(addresses: Sequence[Address], seconds: float) -> Connection | 
 
 async def _connect(address: Address, seconds: float) -> Connection | Failure:
     family, target = address
+    clock = asyncio.get_running_loop().time
+    began = clock()
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
@@ -149,4 +149,4 @@ async def _connect(address: Address, seconds: float) -> Connection | Failure:
     except BaseException:
         sock.close()
         raise
-    return Connection(sock, address)
+    return Connection(sock, address, clock() - began)

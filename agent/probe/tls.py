@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from agent.identity import Identity
 from agent.org import Endpoint, TlsVersion, TrustAnchors
@@ -22,6 +23,7 @@ from agent.probe.tcp import Connection
 from agent.reason import Reason
 from agent.result import Failure, HandshakeOutcome
 
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 _VERSIONS: Final[Mapping[TlsVersion, ssl.TLSVersion]] = {
     TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2,
     TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3,
@@ -36,8 +38,9 @@ def client_context(
     context.minimum_version = _VERSIONS[endpoint.tls_min]
     context.maximum_version = _VERSIONS[endpoint.tls_max]
     context.set_alpn_protocols(["http/1.1"])
-    # Python sets it by default, and then a cut connection looks like a clean close.
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    # Python sets it by default where OpenSSL (3.0 on) has it, and then a cut connection looks like
+    # a clean close.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     observe(context)
     return _trust(context, trust) or (identity and _present(context, identity)) or context
 
@@ -47,18 +50,27 @@ def _trust(context: ssl.SSLContext, trust: TrustAnchors) -> Failure | None:
         if trust.file is not None:
             context.load_verify_locations(cafile=trust.file)
         if trust.system:
-            paths = ssl.get_default_verify_paths()
-            if paths.capath and any(Path(paths.capath).iterdir()):
-                context.load_verify_locations(capath=paths.capath)
-            elif paths.cafile:
-                context.load_verify_locations(cafile=paths.cafile)
-            else:
-                return Failure(
-                    Reason.SERVER_UNTRUSTED, "this system has no trust store; set trust.file"
-                )
+            return _trust_system(context, ssl.get_default_verify_paths())
     except (OSError, ssl.SSLError) as error:
         return Failure(Reason.SERVER_UNTRUSTED, f"trust store: {error.strerror or error}")
     return None
+
+
+def _trust_system(context: ssl.SSLContext, paths: ssl.DefaultVerifyPaths) -> Failure | None:
+    # A file named by $SSL_CERT_FILE is the operator's word. A directory is only of use when it has
+    # the hashed names that OpenSSL looks for (c_rehash(1)); Red Hat's has none, but a bundle.
+    named = paths.cafile and paths.cafile != paths.openssl_cafile
+    if not named and paths.capath and _is_hashed(Path(paths.capath)):
+        context.load_verify_locations(capath=paths.capath)
+    elif paths.cafile:
+        context.load_verify_locations(cafile=paths.cafile)
+    else:
+        return Failure(Reason.SERVER_UNTRUSTED, "this system has no trust store; set trust.file")
+    return None
+
+
+def _is_hashed(directory: Path) -> bool:
+    return any(_HASHED_NAME.fullmatch(entry.name) for entry in directory.iterdir())
 
 
 def _present(context: ssl.SSLContext, identity: Identity) -> Failure | None:
@@ -131,17 +143,17 @@ class Channel:
                 return failure
         return data
 
+    def is_quiet(self) -> bool:
+        """Tell whether nothing has come that nobody asked for: data, an alert or a close."""
+        while (arrived := self._connection.receive_now()) is not None:
+            if isinstance(arrived, Failure) or not arrived:
+                return False
+            self._handshake.receive(arrived)
+        return self._handshake.read() is None
+
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        """Close it at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def _failed(self) -> HandshakeOutcome | None:
         outcome = self._handshake.outcome
