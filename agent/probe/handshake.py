@@ -142,7 +142,7 @@ class Handshake:
         if not data:
             self._incoming.write_eof()
         elif self._first and not _looks_like_tls(data):
-            self.outcome = self._failed(Failure(Reason.NOT_TLS, f"it began with {data[:16]!r}"))
+            self.outcome = self._failed(Failure(Reason.NOT_TLS, _beginning(data)))
             return
         else:
             self._incoming.write(data)
@@ -294,6 +294,12 @@ def _looks_like_tls(data: bytes) -> bool:
     """Tell whether bytes can begin a TLS record (RFC 8446 §5.1): a content type, then 3.x."""
     alert, handshake = messages.ALERT, messages.HANDSHAKE
     return data[0] in {alert, handshake} and (len(data) == 1 or data[1] == 0x03)  # noqa: PLR2004
+
+
+def _beginning(data: bytes) -> str:
+    # A status line tells most; anything else could be an echo of what a proxy was sent.
+    shown = data[:12].decode("ascii", "replace") if data.startswith(b"HTTP/") else data[:3].hex(" ")
+    return f"it began with {shown}"
 
 
 def _complaint(error: ssl.SSLError) -> Failure:
