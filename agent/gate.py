@@ -17,9 +17,9 @@ from typing import TypeVar
 import structlog
 
 from agent import breaker, credentials
-from agent.breaker import Denied, Limits, LoginState
+from agent.breaker import Denied, Limits, LoginState, Refusal
 from agent.credentials import CredentialError, Secret
-from agent.login import PasswordLogin
+from agent.login import METHODS, LoginMethod
 from agent.org import Org, PasswordCredentials, SecretSource
 from agent.reason import Reason
 from agent.result import Failure, LoginOutcome, Refused, SkipCause, Skipped
@@ -79,14 +79,19 @@ class Gatekeeper:
         return await asyncio.get_running_loop().run_in_executor(self._thread, question, store)
 
     def close(self) -> None:
-        """Finish what was asked and close the store."""
+        """Finish what was asked and close the store; what is asked later is a StoreError."""
+        store, self._store = self._store, None
         self._thread.shutdown(wait=True)
-        if self._store is not None:
-            self._store.close()
+        if store is not None:
+            store.close()
 
 
 class Gate:
-    """The gate of one org; `admit` and `done` are what a cycle calls (see `agent.probe`)."""
+    """The gate of one org: `admit` and then `done` or `not_sent` (see `agent.probe.LoginGate`).
+
+    `refresh` and `limits` are for the metrics: they say how the logins of the user stand, whoever
+    made them.
+    """
 
     def __init__(
         self, keeper: Gatekeeper, org: Org, login: PasswordCredentials, limits: Limits
@@ -95,37 +100,30 @@ class Gate:
         self._org = org
         self._login = login
         self._limits = limits
+        # Whether a secret is accepted may depend on these, but a wrong one is wrong everywhere: so
+        # they are no part of its digest.
+        self._place = f"{org.endpoint.host} {org.api_version}"
         self._permit: Permit | None = None
         self._state: LoginState | None = None
         self._digest: str | None = None
         self._log = structlog.get_logger(__name__).bind(org=org.name)
 
-    async def admit(self) -> PasswordLogin | Skipped | Failure:
+    async def admit(self) -> LoginMethod | Skipped | Failure:
         """Record an attempt and return the login, or say why there must be none now."""
         try:
-            password = self._keeper.read(self._login.password)
-            source = self._login.security_token
-            token = self._keeper.read(source) if source is not None else None
+            login = self._made()
         except CredentialError as error:
             return Failure(Reason.CREDENTIALS_UNREADABLE, str(error))
-        parts = [text.reveal().encode() for text in (password, token) if text]
-        # A corrected API version or host deserves another try as a corrected password does.
-        parts.append(f"{self._org.endpoint.host} {self._org.api_version}".encode())
+        parts = _parts(login)
         try:
             decision = await self._keeper.ask(lambda store: self._decide(store, parts))
         except StoreError as error:
+            self._state = None
             return Skipped(SkipCause.STATE_UNAVAILABLE, str(error))
         if isinstance(decision, Denied):
             return Skipped(decision.cause, self._explained(decision))
         self._permit = decision
-        return PasswordLogin(
-            username=self._login.username,
-            password=password,
-            security_token=token,
-            path=self._org.soap_path,
-            host=self._org.endpoint.host,
-            organization_id=self._org.organization_id,
-        )
+        return login
 
     async def done(self, outcome: LoginOutcome) -> None:
         """Write down how the admitted login ended."""
@@ -136,44 +134,83 @@ class Gate:
         """Take back the attempt: nothing of it left the machine."""
         await self._settle(lambda store, permit: store.abandon(permit))
 
+    async def refresh(self) -> None:
+        """Look again at what is remembered, for `limits`: other orgs, processes and people wrote.
+
+        While the secret cannot be read, the breaker is told for the one that was last in hand, or
+        else for the one last refused.
+        """
+        try:
+            parts = _parts(self._made())
+        except CredentialError:
+            parts = None
+        try:
+            await self._keeper.ask(lambda store: self._look(store, parts))
+        except StoreError:
+            self._state = None
+
+    def limits(self) -> tuple[bool | None, int | None]:
+        """Return whether the breaker is open and how many logins are left in the hour, if known.
+
+        Known is what the last call of another method saw.
+        """
+        if self._state is None:
+            return None, None
+        now = self._keeper.now()
+        return (
+            self._barring(self._state, now) is not None,
+            breaker.budget_remaining(self._state, now, self._limits),
+        )
+
     async def _settle(self, settle: Callable[[Store, Permit], None]) -> None:
         permit, self._permit = self._permit, None
         if permit is None:
             return
 
-        def ask(store: Store) -> LoginState:
+        def ask(store: Store) -> None:
             settle(store, permit)
-            return store.login_state(self._login.username)
+            self._state = store.login_state(self._login.username)
 
         try:
-            self._state = await self._keeper.ask(ask)
+            await self._keeper.ask(ask)
         except StoreError as error:
             # The attempt stays recorded as begun, which counts for the budget and, if it happens
             # again, opens the breaker: the safe side.
+            self._state = None
             self._log.warning("the end of a login could not be recorded", error=str(error))
 
-    def limits(self) -> tuple[bool | None, int | None]:
-        """Return whether the breaker is open and how many logins are left in the hour, if known."""
-        if self._state is None or self._digest is None:
-            return None, None
-        now = self._keeper.now()
-        return (
-            breaker.breaker_open(self._state, self._digest, now),
-            breaker.budget_remaining(self._state, now, self._limits),
-        )
+    def _made(self) -> LoginMethod:
+        return METHODS[type(self._login)].make(self._org, self._login, self._keeper.read)
+
+    def _barring(self, state: LoginState, now: datetime) -> Refusal | None:
+        digest = self._digest or state.digest
+        return breaker.barring(state, digest, self._place, now) if digest else None
 
     def _explained(self, denied: Denied) -> str:
-        after = self._state.opened_by if self._state else None
-        because = (
-            f"after {after.value} " if after and denied.cause is SkipCause.BREAKER_OPEN else ""
-        )
+        refusal = self._barring(self._state, self._keeper.now()) if self._state else None
+        after = denied.cause is SkipCause.BREAKER_OPEN and refusal
+        because = f"after {after.by.value} " if after else ""
         return because + (f"until {denied.until:%Y-%m-%dT%H:%M:%SZ}" if denied.until else "")
+
+    # --- on the store's thread
 
     def _decide(self, store: Store, parts: list[bytes]) -> Permit | Denied:
         user, now = self._login.username, self._keeper.now()
         self._digest = store.secret_digest(user, parts)
-        # Nobody waits longer than a cycle for a login, so an older unfinished one is dead.
+        # No login of this org takes longer than its cycle, so an older unfinished one is dead.
         lease = timedelta(seconds=self._org.timeouts.cycle)
-        decision = store.admit(user, self._digest, now, self._limits, lease)
+        decision = store.admit(
+            user, self._digest, self._place, now, limits=self._limits, lease=lease
+        )
         self._state = store.login_state(user)
         return decision
+
+    def _look(self, store: Store, parts: list[bytes] | None) -> None:
+        user = self._login.username
+        if parts is not None:
+            self._digest = store.secret_digest(user, parts)
+        self._state = store.login_state(user)
+
+
+def _parts(login: LoginMethod) -> list[bytes]:
+    return [secret.reveal().encode() for secret in login.secrets]

@@ -47,7 +47,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 # MIGRATIONS[n] leads from version n (PRAGMA user_version) to n + 1. Moments and durations are whole
-# microseconds, so that what is read is exactly what was written.
+# microseconds, so that what is read is exactly what was written. `settled` is 1 for an attempt that
+# only counts for the budget; the columns else are the fields of Attempt and Refusal.
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     (
         "CREATE TABLE secret_key (key BLOB NOT NULL)",
@@ -58,20 +59,23 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             user TEXT NOT NULL,
             at INTEGER NOT NULL,
             digest TEXT NOT NULL,
+            place TEXT NOT NULL,
             half_open INTEGER NOT NULL,
             hold INTEGER NOT NULL,
+            expires_at INTEGER,
             settled INTEGER NOT NULL
         )""",
         "CREATE INDEX login_attempt_by_user ON login_attempt (user, at)",
         """CREATE TABLE login_refusal (
             user TEXT NOT NULL,
             digest TEXT NOT NULL,
+            place TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             at INTEGER NOT NULL,
             reason TEXT NOT NULL,
             hold INTEGER NOT NULL,
             released INTEGER NOT NULL,
-            PRIMARY KEY (user, digest)
+            PRIMARY KEY (user, digest, place)
         ) WITHOUT ROWID""",
     ),
 )
@@ -88,16 +92,6 @@ class Permit:
     user: str
     attempt: Attempt
 
-    @property
-    def attempt_id(self) -> int:
-        """The number of the attempt; a later one has a greater number."""
-        return self.attempt.id
-
-    @property
-    def half_open(self) -> bool:
-        """Whether this is the one try that an open breaker lets through."""
-        return self.attempt.half_open
-
 
 class Store:
     """The state of one agent; the case of a user name does not matter, as with Salesforce."""
@@ -105,6 +99,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path, key: bytes) -> None:
         self._connection = connection
         self._path = path
+        self._file = _file_at(path)
         self._key = key
         self._lock = threading.Lock()
 
@@ -122,13 +117,12 @@ class Store:
                     path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
                 )
                 try:
-                    key = _prepare(connection)
+                    return cls(connection, path, _prepare(connection))
                 except BaseException:
                     connection.close()
                     raise
         except (OSError, sqlite3.Error, StoreError) as error:
             raise StoreError(f"{path}: {error}") from error
-        return cls(connection, path, key)
 
     def close(self) -> None:
         """Close the file; the store is of no use afterwards."""
@@ -136,23 +130,30 @@ class Store:
             self._connection.close()
 
     def admit(
-        self, user: str, digest: str, now: datetime, limits: Limits, lease: timedelta
+        self,
+        user: str,
+        digest: str,
+        place: str,
+        now: datetime,
+        *,
+        limits: Limits,
+        lease: timedelta,
     ) -> Permit | Denied:
         """Decide whether this user may log in now and, if so, record the attempt before it is sent.
 
-        `lease` is longer than any login can take: an attempt that began within it and has not ended
-        is under way, in whichever org or process.
+        `lease` is longer than this login can take: until then it counts as under way for every org
+        and process, unless it is given back before.
         """
         user = user.lower()
         with self._transaction("IMMEDIATE"):
             state = self._load(user)
-            busy = in_flight(state, now, lease)
+            busy = in_flight(state, now)
             if busy is not None:
                 return busy
-            decision = decide(state, digest, now, limits)
+            decision = decide(state, digest, place, now, limits)
             if isinstance(decision, Denied):
                 return decision
-            attempt = self._insert(user, digest, now, decision)
+            attempt = self._insert(user, digest, place, now, allowed=decision, lease=lease)
             # What the breaker no longer remembers need not be kept, except an unknown end.
             remembered = after_begin(state, attempt)
             self._connection.execute(
@@ -162,14 +163,10 @@ class Store:
             return Permit(user, attempt)
 
     def finish(self, permit: Permit, now: datetime, failure: Reason | None) -> None:
-        """Record how an attempt ended: with a session (None) or with a failure."""
+        """Record how a sent attempt ended: with a session (None) or with a failure."""
         with self._transaction("IMMEDIATE"):
-            state = after_finish(self._load(permit.user), permit.attempt, now, failure)
-            self._save(state)
-            self._connection.execute(
-                "UPDATE login_attempt SET settled = 1 WHERE user = ? AND digest = ? AND id <= ?",
-                (permit.user, permit.attempt.digest, permit.attempt.id),
-            )
+            before = self._load(permit.user)
+            self._save(before, after_finish(before, permit.attempt, now, failure))
 
     def abandon(self, permit: Permit) -> None:
         """Forget an attempt that was provably never sent."""
@@ -185,7 +182,8 @@ class Store:
         """Let one login with each secret of this user through at once."""
         user = user.lower()
         with self._transaction("IMMEDIATE"):
-            self._save(after_reset(self._load(user), now))
+            before = self._load(user)
+            self._save(before, after_reset(before, now))
             self._connection.execute(
                 "UPDATE login_attempt SET at = ? WHERE user = ? AND at > ?",
                 (_to_integer(now), user, _to_integer(now)),
@@ -200,7 +198,7 @@ class Store:
     def secret_digest(self, user: str, parts: Sequence[bytes]) -> str:
         """Return eight hexadecimal digits that change when the secret of a user changes.
 
-        Give everything whose change deserves a new try: password and token, API version too.
+        Give the secret alone: what else changes must not bring a refused secret another try.
         """
         # The key is this file's own, so a digest means nothing anywhere else. 32 bits are enough to
         # see a change, and too few to find a random secret by: billions of candidates fit as well.
@@ -217,6 +215,9 @@ class Store:
     def _transaction(self, kind: str) -> Iterator[None]:
         with self._lock:
             try:
+                # SQLite goes on in a file that was deleted; what it writes there is lost.
+                if _file_at(self._path) != self._file:
+                    raise StoreError(f"{self._path}: replaced by another file since the start")
                 self._connection.execute(f"BEGIN {kind}")
                 try:
                     yield
@@ -225,28 +226,43 @@ class Store:
                     if self._connection.in_transaction:  # some errors end it by themselves
                         self._connection.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
+            except (OSError, sqlite3.Error) as error:
                 raise StoreError(f"{self._path}: {error}") from error
 
     def _load(self, user: str) -> LoginState:
         moments: list[datetime] = []
         unfinished: list[Attempt] = []
         rows = self._connection.execute(
-            "SELECT id, at, digest, half_open, hold, settled FROM login_attempt"
+            "SELECT id, at, digest, place, half_open, hold, expires_at, settled FROM login_attempt"
             " WHERE user = ? ORDER BY id",
             (user,),
         )
-        for number, at, digest, half_open, hold, settled in rows:
-            attempt = Attempt(number, _moment(at), digest, bool(half_open), hold * _MICROSECOND)
-            moments.append(attempt.at)
+        for number, at, digest, place, half_open, hold, expires_at, settled in rows:
+            moments.append(_moment(at))
             if not settled:
-                unfinished.append(attempt)
+                unfinished.append(
+                    Attempt(
+                        id=number,
+                        at=_moment(at),
+                        digest=digest,
+                        place=place,
+                        half_open=bool(half_open),
+                        hold=hold * _MICROSECOND,
+                        expires_at=None if expires_at is None else _moment(expires_at),
+                    )
+                )
         refusals = tuple(
             Refusal(
-                digest, number, _moment(at), _reason(label), hold * _MICROSECOND, bool(released)
+                digest=digest,
+                attempt=number,
+                at=_moment(at),
+                by=_reason(label),
+                hold=hold * _MICROSECOND,
+                place=place,
+                released=bool(released),
             )
-            for digest, number, at, label, hold, released in self._connection.execute(
-                "SELECT digest, attempt, at, reason, hold, released FROM login_refusal"
+            for digest, place, number, at, label, hold, released in self._connection.execute(
+                "SELECT digest, place, attempt, at, reason, hold, released FROM login_refusal"
                 " WHERE user = ? ORDER BY attempt",
                 (user,),
             )
@@ -256,18 +272,28 @@ class Store:
         ).fetchone()
         return LoginState(user, tuple(moments), tuple(unfinished), refusals, row[0] if row else 0)
 
-    def _save(self, state: LoginState) -> None:
+    def _save(self, before: LoginState, state: LoginState) -> None:
         self._connection.execute(
             "UPDATE login_user SET proven = ? WHERE user = ?", (state.proven, state.user)
         )
+        still = {attempt.id for attempt in state.unfinished}
+        self._connection.executemany(
+            "UPDATE login_attempt SET settled = 1 WHERE id = ?",
+            ((attempt.id,) for attempt in before.unfinished if attempt.id not in still),
+        )
+        self._connection.executemany(
+            "UPDATE login_attempt SET expires_at = ? WHERE id = ?",
+            ((_to_optional(attempt.expires_at), attempt.id) for attempt in state.unfinished),
+        )
         self._connection.execute("DELETE FROM login_refusal WHERE user = ?", (state.user,))
         self._connection.executemany(
-            "INSERT INTO login_refusal (user, digest, attempt, at, reason, hold, released)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO login_refusal (user, digest, place, attempt, at, reason, hold, released)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     state.user,
                     refusal.digest,
+                    refusal.place,
                     refusal.attempt,
                     _to_integer(refusal.at),
                     refusal.by.value,
@@ -278,23 +304,35 @@ class Store:
             ),
         )
 
-    def _insert(self, user: str, digest: str, now: datetime, allowed: Allowed) -> Attempt:
+    def _insert(
+        self,
+        user: str,
+        digest: str,
+        place: str,
+        now: datetime,
+        *,
+        allowed: Allowed,
+        lease: timedelta,
+    ) -> Attempt:
         self._connection.execute(
             "INSERT OR IGNORE INTO login_user (user, proven) VALUES (?, 0)", (user,)
         )
         cursor = self._connection.execute(
-            "INSERT INTO login_attempt (user, at, digest, half_open, hold, settled)"
-            " VALUES (?, ?, ?, ?, ?, 0)",
+            "INSERT INTO login_attempt"
+            " (user, at, digest, place, half_open, hold, expires_at, settled)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
             (
                 user,
                 _to_integer(now),
                 digest,
+                place,
                 allowed.half_open,
                 allowed.hold // _MICROSECOND,
+                _to_integer(now + lease),
             ),
         )
         number = cursor.lastrowid or 0  # the type says None for statements that insert nothing
-        return Attempt(number, now, digest, allowed.half_open, allowed.hold)
+        return Attempt(number, now, digest, place, allowed.half_open, allowed.hold, now + lease)
 
 
 # --- opening
@@ -320,6 +358,11 @@ def _make_private(file: Path) -> None:
     except FileExistsError:
         if file.is_file() and file.stat().st_mode & 0o077:
             file.chmod(0o600)
+
+
+def _file_at(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _prepare(connection: sqlite3.Connection) -> bytes:
@@ -349,6 +392,10 @@ def _prepare(connection: sqlite3.Connection) -> bytes:
 
 def _to_integer(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def _to_optional(moment: datetime | None) -> int | None:
+    return None if moment is None else _to_integer(moment)
 
 
 def _moment(integer: int) -> datetime:

@@ -9,6 +9,15 @@ from hypothesis import strategies as st
 
 from agent.credentials import Secret
 from agent.login import METHODS, Granted, PasswordLogin, Response
+from agent.login.answer import WITHHELD
+from agent.org import (
+    ClientIdentity,
+    Endpoint,
+    FromFile,
+    FromVariable,
+    Org,
+    PasswordCredentials,
+)
 from agent.reason import Reason
 from agent.result import Failure, LoggedIn, Refused
 
@@ -203,6 +212,15 @@ def test_y126_a_server_url_elsewhere_is_refused_and_the_session_is_dropped(url, 
         assert outcome.failure.detail == f"serverUrl is at {where}"
 
 
+def test_a_session_in_the_host_of_a_server_url_is_not_shown():
+    session = "00dxx0000001gplcanary"
+    url = f"<serverUrl>https://{session}.evil.example/</serverUrl>"
+
+    outcome = run(ADA, granted(serverUrl=url, sessionId=f"<sessionId>{session}</sessionId>"))
+
+    assert outcome == Refused(Failure(Reason.HOST_POLICY, WITHHELD))
+
+
 def test_a_server_url_that_is_none_is_refused():
     outcome = run(ADA, granted(serverUrl="<serverUrl>https://[::1/x</serverUrl>"))
 
@@ -334,14 +352,31 @@ def test_each_flow_is_a_login_of_its_own():
     assert isinstance(run(ADA, granted()), Granted)
 
 
-def test_the_method_is_found_by_its_name():
-    login = METHODS["password"](
-        username="ada",
-        password=Secret("x"),
-        security_token=None,
-        path="/p",
-        host="h",
-        organization_id=None,
+@pytest.mark.parametrize("token", [None, "T0ken"])
+def test_the_method_is_found_by_what_the_operator_asked_for(token):
+    wanted = PasswordCredentials(
+        "ada@example.com", FromVariable("P"), FromVariable("T") if token else None
     )
+    org = Org(
+        "emea",
+        Endpoint("emea.my.salesforce.com"),
+        ClientIdentity(FromFile("c.pem"), FromFile("c.pem")),
+        api_version="63.0",
+        login=wanted,
+        organization_id=ORG_ID,
+    )
+    kept = {"P": "pass", "T": token}
 
-    assert next(login.flow()).operation == "login"
+    method = METHODS[type(wanted)]
+    login = method.make(org, wanted, lambda source: Secret(kept[source.name]))
+
+    assert method.name == "password"
+    assert login == PasswordLogin(
+        username="ada@example.com",
+        password=Secret("pass"),
+        security_token=Secret(token) if token else None,
+        path="/services/Soap/u/63.0",
+        host="emea.my.salesforce.com",
+        organization_id=ORG_ID,
+    )
+    assert login.secrets == (Secret("pass"), Secret("T0ken"))[: 2 if token else 1]

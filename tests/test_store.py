@@ -35,6 +35,8 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 LIMITS = Limits(logins_per_hour=30)
 ADA = "ada@example.com"
+HERE = "acme.my.salesforce.com 64.0"
+THERE = "acme.my.salesforce.com 63.0"
 REFUSED = Reason.INVALID_LOGIN
 
 
@@ -50,8 +52,12 @@ def reopened(store, tmp_path):
     return Store.open(tmp_path / FILE_NAME)
 
 
-def admitted(store, digest="a", now=NOON, user=ADA):
-    permit = store.admit(user, digest, now, LIMITS, MINUTE)
+def ask(store, user, digest, now, limits=LIMITS, *, place=HERE, lease=MINUTE):
+    return store.admit(user, digest, place, now, limits=limits, lease=lease)
+
+
+def admitted(store, digest="a", now=NOON, user=ADA, **others):
+    permit = ask(store, user, digest, now, **others)
     assert isinstance(permit, Permit)
     return permit
 
@@ -65,22 +71,22 @@ def test_a_login_is_admitted_and_recorded_before_it_is_sent(store):
     state = store.login_state(ADA)
     assert state.attempts == (NOON,)
     assert state.unfinished == (permit.attempt,)
-    assert (permit.attempt_id, permit.half_open) == (permit.attempt.id, False)
+    assert permit.attempt.half_open is False
     assert store.users() == (ADA,)
 
 
 def test_a_second_login_of_the_user_is_denied_while_the_first_is_under_way(store):
     admitted(store, user="Ada@Example.com")
 
-    assert store.admit(ADA, "b", NOON, LIMITS, MINUTE) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
-    assert isinstance(store.admit("bob@example.com", "b", NOON, LIMITS, MINUTE), Permit)
+    assert ask(store, ADA, "b", NOON) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
+    assert isinstance(ask(store, "bob@example.com", "b", NOON), Permit)
 
 
 @pytest.mark.parametrize("end", [None, Reason.HTTP_TIMEOUT])
 def test_a_second_login_of_the_user_is_admitted_after_the_first_has_ended(store, end):
     store.finish(admitted(store), NOON, end)
 
-    assert not admitted(store).half_open
+    assert not admitted(store).attempt.half_open
     assert len(store.login_state(ADA).attempts) == 2
 
 
@@ -89,9 +95,7 @@ def test_y116_a_refusal_is_remembered_across_a_restart(store, tmp_path):
 
     again = reopened(store, tmp_path)
 
-    assert again.admit(ADA, "a", NOON + MINUTE, LIMITS, MINUTE) == Denied(
-        SkipCause.BREAKER_OPEN, NOON + HOUR
-    )
+    assert ask(again, ADA, "a", NOON + MINUTE) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
     state = again.login_state("ADA@example.com")
     assert (state.opened_at, state.opened_by, state.hold) == (NOON, REFUSED, HOUR)
     again.close()
@@ -101,7 +105,7 @@ def test_the_doubled_hold_is_remembered_across_a_restart(store, tmp_path):
     store.finish(admitted(store), NOON, REFUSED)
     again = reopened(store, tmp_path)
     permit = admitted(again, now=NOON + HOUR)
-    assert permit.half_open
+    assert permit.attempt.half_open
     again.finish(permit, NOON + HOUR, REFUSED)
 
     last = reopened(again, tmp_path)
@@ -113,7 +117,7 @@ def test_the_doubled_hold_is_remembered_across_a_restart(store, tmp_path):
 def test_a_success_closes_the_breaker(store):
     store.finish(admitted(store), NOON, REFUSED)
     store.finish(admitted(store, "b"), NOON, None)
-    assert not admitted(store, "b", NOON + MINUTE).half_open
+    assert not admitted(store, "b", NOON + MINUTE).attempt.half_open
 
 
 def test_a_reset_lets_one_try_through(store, tmp_path):
@@ -122,7 +126,7 @@ def test_a_reset_lets_one_try_through(store, tmp_path):
     store.reset("ADA@example.com", NOON)
     again = reopened(store, tmp_path)
 
-    assert admitted(again).half_open
+    assert admitted(again).attempt.half_open
     again.close()
 
 
@@ -131,6 +135,43 @@ def test_a_reset_of_an_unknown_user_is_no_error(store):
 
     assert store.users() == ()
     assert store.login_state("nobody@example.com") == LoginState("nobody@example.com")
+
+
+def test_two_lost_answers_open_the_breaker_and_neither_keeps_the_user_in_flight(store, tmp_path):
+    for _ in range(2):
+        store.finish(admitted(store), NOON, Reason.HTTP_TIMEOUT)
+
+    again = reopened(store, tmp_path)
+
+    assert ask(again, ADA, "a", NOON) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
+    assert again.login_state(ADA).opened_by is Reason.UNDETERMINED
+    again.close()
+
+
+def test_two_lost_answers_with_a_success_between_them_do_not(store):
+    for end in (Reason.HTTP_TIMEOUT, None, Reason.HTTP_TIMEOUT):
+        store.finish(admitted(store), NOON, end)
+
+    assert not admitted(store).attempt.half_open
+
+
+def test_a_place_that_was_refused_is_remembered_with_the_refusal(store, tmp_path):
+    store.finish(admitted(store), NOON, Reason.API_VERSION)
+
+    again = reopened(store, tmp_path)
+
+    assert ask(again, ADA, "a", NOON) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
+    assert admitted(again, place=THERE).attempt.half_open
+    again.close()
+
+
+def test_a_login_is_under_way_for_its_own_lease_whatever_the_next_one_s_is(store):
+    admitted(store, lease=45 * MINUTE)
+
+    assert ask(store, ADA, "a", NOON + MINUTE, lease=timedelta(seconds=1)) == Denied(
+        SkipCause.IN_FLIGHT, NOON + 45 * MINUTE
+    )
+    assert isinstance(ask(store, ADA, "a", NOON + 45 * MINUTE), Permit)
 
 
 def test_an_attempt_that_was_never_sent_leaves_no_trace(store):
@@ -142,26 +183,26 @@ def test_an_attempt_that_was_never_sent_leaves_no_trace(store):
     store.abandon(permit)
 
     assert store.login_state(ADA) == before
-    assert admitted(store, now=NOON + HOUR).half_open
+    assert admitted(store, now=NOON + HOUR).attempt.half_open
 
 
 def test_an_abandoned_number_is_not_used_again(store):
     first = admitted(store)
     store.abandon(first)
 
-    assert admitted(store).attempt_id > first.attempt_id
+    assert admitted(store).attempt.id > first.attempt.id
 
 
 def test_the_budget_holds_across_a_restart(store, tmp_path):
     limits = Limits(logins_per_hour=2)
     for _ in range(2):
-        permit = store.admit(ADA, "a", NOON, limits, MINUTE)
+        permit = ask(store, ADA, "a", NOON, limits)
         assert isinstance(permit, Permit)
         store.finish(permit, NOON, None)
 
     again = reopened(store, tmp_path)
 
-    assert again.admit(ADA, "a", NOON, limits, MINUTE) == Denied(SkipCause.BUDGET, NOON + HOUR)
+    assert ask(again, ADA, "a", NOON, limits) == Denied(SkipCause.BUDGET, NOON + HOUR)
     again.close()
 
 
@@ -182,7 +223,7 @@ def test_an_attempt_can_end_after_its_record_was_deleted(store):
 
     store.finish(permit, NOON, REFUSED)
 
-    assert isinstance(store.admit(ADA, "a", NOON, LIMITS, MINUTE), Denied)
+    assert isinstance(ask(store, ADA, "a", NOON), Denied)
 
 
 def test_a_reason_that_this_version_does_not_know_is_undetermined(store, tmp_path):
@@ -197,7 +238,19 @@ def test_a_reason_that_this_version_does_not_know_is_undetermined(store, tmp_pat
 STEPS = st.tuples(
     st.integers(-10, 200),
     st.sampled_from("ab"),
-    st.sampled_from(["killed", "abandon", "reset", None, REFUSED, Reason.HTTP_TIMEOUT]),
+    st.sampled_from([HERE, THERE]),
+    st.sampled_from(
+        [
+            "killed",
+            "abandon",
+            "reset",
+            None,
+            REFUSED,
+            Reason.API_VERSION,
+            Reason.HTTP_TIMEOUT,
+            Reason.MAINTENANCE,
+        ]
+    ),
     st.booleans(),
 )
 
@@ -213,7 +266,7 @@ def test_the_store_remembers_exactly_what_the_decisions_say(tmp_path_factory, st
     directory = tmp_path_factory.mktemp("state")
     store, state, now = Store.open(directory / FILE_NAME), LoginState(ADA), NOON
     limits = Limits(logins_per_hour=5)
-    for minutes, digest, end, restart in steps:
+    for minutes, digest, place, end, restart in steps:
         now += minutes * MINUTE
         if restart:
             store = reopened(store, directory)
@@ -221,14 +274,22 @@ def test_the_store_remembers_exactly_what_the_decisions_say(tmp_path_factory, st
             store.reset(ADA, now)
             state = after_reset(state, now)
             continue
-        expected = in_flight(state, now, MINUTE) or decide(state, digest, now, limits)
-        got = store.admit(ADA, digest, now, limits, MINUTE)
+        expected = in_flight(state, now) or decide(state, digest, place, now, limits)
+        got = ask(store, ADA, digest, now, limits, place=place)
         if isinstance(expected, Denied):
             assert got == expected
             continue
         assert isinstance(got, Permit)
         assert isinstance(expected, Allowed)
-        attempt = Attempt(got.attempt_id, now, digest, expected.half_open, expected.hold)
+        attempt = Attempt(
+            id=got.attempt.id,
+            at=now,
+            digest=digest,
+            place=place,
+            half_open=expected.half_open,
+            hold=expected.hold,
+            expires_at=now + MINUTE,
+        )
         assert got == Permit(ADA, attempt)
         if end == "abandon":
             store.abandon(got)
@@ -255,7 +316,9 @@ from agent.breaker import Limits
 from agent.store import Permit, Store
 store = Store.open(Path(sys.argv[1]))
 now = datetime.fromisoformat(sys.argv[2])
-permit = store.admit("ada@example.com", "a", now, Limits(30), timedelta(minutes=1))
+permit = store.admit(
+    "ada@example.com", "a", "x", now, limits=Limits(30), lease=timedelta(minutes=1)
+)
 assert isinstance(permit, Permit), permit
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -279,8 +342,8 @@ def test_an_attempt_survives_kill_9_and_counts(tmp_path):
     state = store.login_state(ADA)
     assert state.attempts == (NOON,)
     assert budget_remaining(state, NOON, LIMITS) == 29
-    assert store.admit(ADA, "a", NOON, LIMITS, MINUTE) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
-    assert isinstance(store.admit(ADA, "a", NOON + MINUTE, LIMITS, MINUTE), Permit)
+    assert ask(store, ADA, "a", NOON) == Denied(SkipCause.IN_FLIGHT, NOON + MINUTE)
+    assert isinstance(ask(store, ADA, "a", NOON + MINUTE), Permit)
     store.close()
 
 
@@ -289,7 +352,7 @@ def test_two_attempts_that_ended_by_kill_9_open_the_breaker(tmp_path):
     admit_and_die(tmp_path, NOON + MINUTE)
 
     store = Store.open(tmp_path / FILE_NAME)
-    assert store.admit(ADA, "a", NOON + 2 * MINUTE, LIMITS, MINUTE) == Denied(
+    assert ask(store, ADA, "a", NOON + 2 * MINUTE) == Denied(
         SkipCause.BREAKER_OPEN, NOON + MINUTE + HOUR
     )
     assert store.login_state(ADA).opened_by is Reason.UNDETERMINED
@@ -307,7 +370,9 @@ now = datetime.fromisoformat(sys.argv[2])
 sys.stdin.readline()
 store = Store.open(Path(sys.argv[1]))
 for number in range(20):
-    got = store.admit(f"user{number}@example.com", "a", now, Limits(30), timedelta(minutes=1))
+    got = store.admit(
+        f"user{number}@example.com", "a", "x", now, limits=Limits(30), lease=timedelta(minutes=1)
+    )
     print(number if isinstance(got, Permit) else got.cause.value, flush=True)
 """
 
@@ -341,7 +406,7 @@ def test_threads_of_one_process_share_a_store(store):
     results = []
 
     def admit():
-        results.append(store.admit(ADA, "a", NOON, LIMITS, MINUTE))
+        results.append(ask(store, ADA, "a", NOON))
 
     threads = [threading.Thread(target=admit) for _ in range(8)]
     for thread in threads:
@@ -439,6 +504,39 @@ def test_a_directory_in_the_file_s_place_is_a_store_error_and_left_alone(tmp_pat
     with pytest.raises(StoreError, match=FILE_NAME):
         Store.open(tmp_path / FILE_NAME)
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o755
+
+
+def test_a_full_disk_is_a_store_error_and_forgets_nothing(store):
+    store.finish(admitted(store), NOON, REFUSED)
+    # SQLite then says what it says of a full disk.
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(StoreError, match="disk is full"):
+        admitted(store, user=f"{'x' * 50_000}@example.com")
+
+    assert ask(store, ADA, "a", NOON) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
+
+
+def test_a_deleted_file_is_a_store_error_although_sqlite_would_go_on_with_it(store, tmp_path):
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+    with pytest.raises(StoreError, match=FILE_NAME):
+        admitted(store)
+
+
+def test_another_file_in_its_place_is_a_store_error_until_the_store_is_opened_again(
+    store, tmp_path
+):
+    for path in tmp_path.iterdir():
+        path.rename(tmp_path.parent / f"{tmp_path.name}-{path.name}")
+    other = Store.open(tmp_path / FILE_NAME)
+
+    with pytest.raises(StoreError, match="replaced"):
+        admitted(store)
+    assert isinstance(ask(other, ADA, "a", NOON), Permit)
+    other.close()
 
 
 def test_a_transaction_that_fails_changes_nothing_and_the_store_stays_usable(store, tmp_path):

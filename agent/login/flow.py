@@ -16,7 +16,7 @@ from agent.result import LoggedIn, Refused
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP POST to the org; `operation` is the SOAP operation, for the log.
+    """One HTTP POST to the org; `operation` names what it asks for, such as "login".
 
     Headers and body carry secrets, so neither is shown.
     """
@@ -53,7 +53,11 @@ LoginFlow = Generator[Request, Response, Granted | Refused]
 
 
 class LoginMethod(Protocol):
-    """A way to log in."""
+    """A login that can be made, with the secrets that it takes in hand."""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What the far side judges, in a fixed order: one that changes deserves a new try."""
 
     def flow(self) -> LoginFlow:
         """Start one login; each call is a new attempt."""

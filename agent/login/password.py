@@ -8,14 +8,16 @@ user, so a logout would end the session of the integration that is being watched
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from agent.credentials import Secret
 from agent.login.answer import SoapFault, SoapResult, failure_of, read_answer, redact
 from agent.login.flow import Granted, LoginFlow, soap_request
 from agent.login.soap import Element, is_xml_text, login_envelope
+from agent.org import Org, PasswordCredentials, SecretSource
 from agent.reason import Reason
 from agent.result import Failure, LoggedIn, Refused
 
@@ -38,9 +40,29 @@ class PasswordLogin:
     host: str
     organization_id: str | None
 
+    @classmethod
+    def of(
+        cls, org: Org, wanted: PasswordCredentials, read: Callable[[SecretSource], Secret]
+    ) -> Self:
+        """Return the login that an org asks for; what `read` raises comes out."""
+        token = wanted.security_token
+        return cls(
+            username=wanted.username,
+            password=read(wanted.password),
+            security_token=read(token) if token is not None else None,
+            path=org.soap_path,
+            host=org.endpoint.host,
+            organization_id=org.organization_id,
+        )
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Password and, if there is one, security token."""
+        return (self.password, self.security_token) if self.security_token else (self.password,)
+
     def flow(self) -> LoginFlow:
         """Log in once. Without any request when a secret cannot be written in XML."""
-        texts = [self.username, *(secret.reveal() for secret in self._secrets())]
+        texts = [self.username, *(secret.reveal() for secret in self.secrets)]
         if not all(is_xml_text(text) for text in texts):
             return Refused(
                 Failure(
@@ -50,17 +72,15 @@ class PasswordLogin:
             )
         envelope = login_envelope(self.username, self.password, self.security_token)
         response = yield soap_request(self.path, "login", envelope)
-        answer = read_answer(response, *self._secrets())
+        answer = read_answer(response, *self._unshown())
         if isinstance(answer, SoapResult):
             return self._judge(answer.content.child("result") or answer.content)
         code = answer.code if isinstance(answer, SoapFault) else ""
         return Refused(failure_of(answer), code or None)
 
-    def _secrets(self) -> tuple[Secret, ...]:
-        if self.security_token is None:
-            return (self.password,)
-        joined = Secret(self.password.reveal() + self.security_token.reveal())
-        return self.password, self.security_token, joined
+    def _unshown(self) -> tuple[Secret, ...]:
+        joined = Secret("".join(secret.reveal() for secret in self.secrets))
+        return *self.secrets, joined
 
     def _judge(self, result: Element) -> Granted | Refused:
         # An expired password comes as a success with a session that can do nothing but
@@ -72,7 +92,8 @@ class PasswordLogin:
             return Refused(Failure(Reason.SOAP_MALFORMED, "the answer has no sessionId"))
         server_url = result.value("serverUrl")
         if server_url is not None and not _is_ours(server_url, self.host):
-            return Refused(Failure(Reason.HOST_POLICY, self._show(_place(server_url))))
+            place = redact(_place(server_url), (*self._unshown(), Secret(session)))
+            return Refused(Failure(Reason.HOST_POLICY, place))
         organization_id = self._identifier(result.value("userInfo", "organizationId"))
         if self.organization_id is not None and (
             organization_id[:_SIGNIFICANT] != self.organization_id[:_SIGNIFICANT]
@@ -93,10 +114,8 @@ class PasswordLogin:
     def _identifier(self, text: str | None) -> str:
         if text is None or not _ID.fullmatch(text):
             return ""
-        return text if self._show(text) == text else ""
-
-    def _show(self, text: str) -> str:
-        return redact(text, self._secrets())
+        # Not compared with the session: that begins with the organization's id.
+        return text if redact(text, self._unshown()) == text else ""
 
 
 def _boolean(text: str | None) -> bool | None:

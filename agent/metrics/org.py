@@ -14,6 +14,7 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from agent.certificate import Certificate
+from agent.login import METHODS
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind, empty
 from agent.policy.rule import Severity, Side
 from agent.result import ClientAuth, Failure, Probe, Success
@@ -134,7 +135,7 @@ ONCE_RUN: Final = "once the probe has run"
 def _org_info(snapshot: Snapshot) -> Iterator[_Sample]:
     """Facts of the org's configuration and the operator's own labels; to be joined on `org`."""
     org = snapshot.org
-    login_method = "none" if org.login is None else "password"
+    login_method = "none" if org.login is None else METHODS[type(org.login)].name
     endpoint = org.endpoint
     values = (endpoint.host, str(endpoint.port), org.api_version, login_method)
     yield tuple(_info_value(value) for value in values), 1

@@ -1,0 +1,340 @@
+"""The gate before every login: what it admits, what it writes down, and what it tells of it."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.credentials import Secret
+from agent.gate import Gatekeeper, Hold
+from agent.login import PasswordLogin
+from agent.org import (
+    ClientIdentity,
+    Endpoint,
+    FromFile,
+    FromVariable,
+    Org,
+    PasswordCredentials,
+    Timeouts,
+)
+from agent.reason import Reason
+from agent.result import Failure, LoggedIn, Refused, SkipCause, Skipped
+from agent.store import FILE_NAME, Store
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+ADA = "ada@example.com"
+WELL = LoggedIn("005xx000001Sv6eAAC", "00Dxx0000001gPLEAY")
+WRONG = Refused(Failure(Reason.INVALID_LOGIN))
+LOST = Refused(Failure(Reason.HTTP_TIMEOUT))
+
+EMEA = Org(
+    "emea",
+    Endpoint("emea.my.salesforce.com"),
+    ClientIdentity(FromFile("unused"), FromFile("unused")),
+    login=PasswordCredentials(ADA, FromVariable("PASSWORD"), FromVariable("TOKEN")),
+)
+
+
+class World:
+    """A state directory, an environment, a clock, and the gatekeepers that share them."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.environ = {"PASSWORD": "pass", "TOKEN": "word"}
+        self.now = NOON
+        self._keepers = []
+
+    def keeper(self):
+        keeper = Gatekeeper(
+            Store.open(self.directory / FILE_NAME), Hold(), self.environ, lambda: self.now
+        )
+        self._keepers.append(keeper)
+        return keeper
+
+    def gate(self, org=EMEA):
+        """Return a gate of a process of its own."""
+        return self.keeper().gate(org)
+
+    def close(self):
+        for keeper in self._keepers:
+            keeper.close()
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path / "state")
+    yield world
+    world.close()
+
+
+async def login(gate, outcome):
+    """Log in and return what the gate said; the outcome follows only when it was admitted."""
+    admitted = await gate.admit()
+    if isinstance(admitted, PasswordLogin):
+        await gate.done(outcome)
+    return admitted
+
+
+def cause(said):
+    assert isinstance(said, Skipped), said
+    return said.cause
+
+
+# --- what is admitted
+
+
+async def test_an_admitted_login_carries_the_secrets_as_they_are_now(world):
+    gate = world.gate()
+    world.environ["PASSWORD"] = "changed"
+
+    assert await gate.admit() == PasswordLogin(
+        username=ADA,
+        password=Secret("changed"),
+        security_token=Secret("word"),
+        path="/services/Soap/u/64.0",
+        host="emea.my.salesforce.com",
+        organization_id=None,
+    )
+
+
+def test_an_org_without_a_login_has_no_gate(world):
+    assert world.gate(replace(EMEA, login=None)) is None
+
+
+async def test_a_secret_that_cannot_be_read_is_a_failure_and_no_attempt(world):
+    gate = world.gate()
+    del world.environ["TOKEN"]
+
+    failure = await gate.admit()
+    await gate.refresh()
+
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.CREDENTIALS_UNREADABLE
+    assert "TOKEN" in failure.detail
+    assert gate.limits() == (False, 30)
+
+
+async def test_a_refused_secret_is_not_sent_again_until_it_changes(world):
+    gate = world.gate()
+    assert isinstance(await login(gate, WRONG), PasswordLogin)
+    assert await gate.admit() == Skipped(
+        SkipCause.BREAKER_OPEN, "after invalid_login until 2026-11-24T13:00:00Z"
+    )
+
+    world.environ["TOKEN"] = "corrected"
+
+    assert isinstance(await login(gate, WELL), PasswordLogin)
+    assert isinstance(await login(gate, WELL), PasswordLogin)
+
+
+async def test_a_password_that_was_never_judged_aloud_is_sent_twice_and_then_rests(world):
+    gate = world.gate()
+    said = []
+    for _ in range(8):
+        said.append(await login(gate, LOST))
+        world.now += MINUTE
+
+    assert [type(answer) for answer in said[:2]] == [PasswordLogin] * 2
+    assert {cause(answer) for answer in said[2:]} == {SkipCause.BREAKER_OPEN}
+    assert said[2].detail == "after undetermined until 2026-11-24T13:01:00Z"
+    assert gate.limits()[0] is True
+
+
+async def test_after_an_outage_the_right_password_works_by_itself_when_the_hold_is_over(world):
+    gate = world.gate()
+    for _ in range(3):
+        await login(gate, LOST)
+    assert gate.limits()[0] is True
+
+    world.now += HOUR
+
+    assert isinstance(await login(gate, WELL), PasswordLogin)
+    assert isinstance(await login(gate, LOST), PasswordLogin), "the strikes are taken back"
+    assert isinstance(await login(gate, WELL), PasswordLogin)
+
+
+async def test_pages_about_maintenance_do_not_stop_the_logins(world):
+    gate = world.gate()
+    for _ in range(4):
+        assert isinstance(await login(gate, Refused(Failure(Reason.MAINTENANCE))), PasswordLogin)
+    assert gate.limits()[0] is False
+
+
+async def test_one_wrong_password_is_sent_once_however_hosts_and_versions_differ(world):
+    keeper = world.keeper()
+    sent = 0
+    for number in range(31, 65):
+        host = Endpoint(f"org-{number % 3}.my.salesforce.com")
+        org = replace(EMEA, name=f"org-{number}", endpoint=host, api_version=f"{number}.0")
+        sent += isinstance(await login(keeper.gate(org), WRONG), PasswordLogin)
+
+    assert sent == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.API_VERSION, Reason.LOGIN_DISABLED, Reason.API_DISABLED])
+@pytest.mark.parametrize(
+    "corrected",
+    [
+        replace(EMEA, api_version="63.0"),
+        replace(EMEA, endpoint=Endpoint("emea--full.sandbox.my.salesforce.com")),
+    ],
+)
+async def test_a_corrected_host_or_version_is_tried_at_once_after_a_refusal_that_was_about_it(
+    world, reason, corrected
+):
+    keeper = world.keeper()
+    refused = Refused(Failure(reason))
+    await login(keeper.gate(EMEA), refused)
+    assert cause(await keeper.gate(EMEA).admit()) is SkipCause.BREAKER_OPEN
+
+    assert isinstance(await login(keeper.gate(corrected), refused), PasswordLogin)
+
+    assert cause(await keeper.gate(corrected).admit()) is SkipCause.BREAKER_OPEN
+
+
+# --- one login of a user at a time
+
+
+async def test_a_login_under_way_keeps_every_org_of_the_user_waiting_for_its_own_cycle(world):
+    slow = replace(EMEA, timeouts=Timeouts(cycle=45))
+    quick = replace(EMEA, name="quick", timeouts=Timeouts(cycle=1))
+    await world.gate(slow).admit()
+    other = world.gate(quick)
+
+    world.now += timedelta(seconds=44)
+    assert await other.admit() == Skipped(SkipCause.IN_FLIGHT, "until 2026-11-24T12:00:45Z")
+    world.now += timedelta(seconds=1)
+    assert isinstance(await other.admit(), PasswordLogin)
+
+
+@pytest.mark.parametrize("outcome", [WELL, LOST])
+async def test_a_login_that_is_over_keeps_nobody_waiting_even_if_its_answer_was_lost(
+    world, outcome
+):
+    await login(world.gate(), outcome)
+
+    assert isinstance(await world.gate(replace(EMEA, name="other")).admit(), PasswordLogin)
+
+
+async def test_an_attempt_that_was_not_sent_costs_nothing(world):
+    gate = world.gate()
+    for _ in range(3):
+        await gate.admit()
+        await gate.not_sent()
+
+    assert gate.limits() == (False, 30)
+
+
+# --- what is told
+
+
+async def test_what_was_never_looked_at_is_unknown(world):
+    assert world.gate().limits() == (None, None)
+
+
+async def test_after_a_restart_the_limits_are_known_without_a_login(world):
+    await login(world.gate(), WRONG)
+    gate = world.gate()
+
+    await gate.refresh()
+
+    assert gate.limits() == (True, 29)
+
+
+async def test_logins_of_other_orgs_and_resets_show_after_a_refresh(world):
+    gate, other = world.gate(), world.gate(replace(EMEA, name="other"))
+    await login(gate, WELL)
+    await login(other, WRONG)
+    assert gate.limits() == (False, 29), "an old look"
+
+    await gate.refresh()
+    assert gate.limits() == (True, 28)
+
+    operator = Store.open(world.directory / FILE_NAME)
+    operator.reset(ADA, world.now)
+    operator.close()
+    await gate.refresh()
+    assert gate.limits() == (False, 28)
+
+
+async def test_a_changed_secret_shows_after_a_refresh(world):
+    gate = world.gate()
+    await login(gate, WRONG)
+
+    world.environ["PASSWORD"] = "corrected"
+    await gate.refresh()
+
+    assert gate.limits() == (False, 29)
+
+
+async def test_while_the_secret_cannot_be_read_the_one_last_refused_is_told(world):
+    await login(world.gate(), WRONG)
+    gate = world.gate()
+    del world.environ["PASSWORD"]
+
+    await gate.refresh()
+
+    assert gate.limits() == (True, 29)
+
+
+# --- a state directory in trouble
+
+
+async def test_without_a_store_there_is_no_login_and_nothing_is_known(world):
+    gate = Gatekeeper(None, Hold(), world.environ, lambda: NOON).gate(EMEA)
+
+    assert cause(await gate.admit()) is SkipCause.STATE_UNAVAILABLE
+    await gate.refresh()
+    assert gate.limits() == (None, None)
+
+
+async def test_after_its_end_the_gatekeeper_admits_nothing(world):
+    keeper = world.keeper()
+    gate = keeper.gate(EMEA)
+    await gate.admit()
+    keeper.close()
+
+    with capture_logs() as logs:
+        await gate.done(WELL)
+
+    assert len(logs) == 1
+    assert cause(await gate.admit()) is SkipCause.STATE_UNAVAILABLE
+
+
+def is_removed(world, _):
+    shutil.rmtree(world.directory)
+
+
+def is_read_only(_, store):
+    store._connection.execute("PRAGMA query_only = 1")
+
+
+@pytest.mark.parametrize(
+    ("strike", "known"), [(is_removed, (None, None)), (is_read_only, (False, 29))]
+)
+async def test_a_state_directory_that_fails_at_run_time_stops_the_logins_and_raises_nothing(
+    world, strike, known
+):
+    store = Store.open(world.directory / FILE_NAME)
+    keeper = Gatekeeper(store, Hold(), world.environ, lambda: world.now)
+    gate = keeper.gate(EMEA)
+    assert isinstance(await gate.admit(), PasswordLogin)
+    strike(world, store)
+
+    with capture_logs() as logs:
+        await gate.done(WELL)
+        world.now += HOUR - MINUTE
+        said = await gate.admit()
+        await gate.not_sent()
+        await gate.refresh()
+
+    assert [(log["log_level"], log["org"]) for log in logs] == [("warning", "emea")]
+    assert cause(said) is SkipCause.STATE_UNAVAILABLE
+    assert FILE_NAME in said.detail
+    assert gate.limits() == known
+    keeper.close()
