@@ -551,6 +551,8 @@ DISGUISES = {
     "escaped_twice": html.escape,
     "json": json.dumps,
     "repr": repr,
+    "url": lambda text: quote(text, safe=""),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
 }
 
 
@@ -614,7 +616,9 @@ def login_echoes():
 
 
 def session_echoes():
-    for name, text in (("all", SESSION), ("fragment", SESSION_TAIL[30:38])):
+    of_the_login = ((f"login-{name}", text) for name, text in ECHOED.items())
+    echoed = (("all", SESSION), ("fragment", SESSION_TAIL[30:38]), *of_the_login)
+    for name, text in echoed:
         for kind, answer in {**answers(text), **raw_answers(text)}.items():
             yield replace(
                 SCENARIOS["healthy"], name=f"{kind}-session-{name}", answers={Asked.SESSION: answer}

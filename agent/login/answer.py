@@ -7,12 +7,13 @@ through `redact`: Salesforce has quoted parts of passwords in its error texts.
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from agent.credentials import Secret
 from agent.login.faults import KNOWN_CODES, PUBLIC_TEXTS, reason_of
@@ -263,9 +264,19 @@ def _resembles(text: str, secrets: Iterable[Secret]) -> bool:
     return any(
         fragment in folded
         for secret in secrets
-        for form in (secret.reveal(), _one_line(secret.reveal()))
+        for form in _forms(secret.reveal())
         for fragment in _fragments(form.casefold())
     )
+
+
+def _forms(content: str) -> Iterable[str]:
+    """Yield the forms in which servers and proxies echo what they were sent."""
+    yield content
+    yield _one_line(content)
+    yield quote(content, safe="")
+    # A part of it may begin anywhere in the groups of three bytes that base64 makes four of.
+    for start in range(3):
+        yield base64.b64encode(content.encode()[start:]).decode()
 
 
 def _fragments(content: str) -> Iterable[str]:

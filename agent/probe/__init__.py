@@ -164,7 +164,7 @@ class _Cycle:
             self.outcomes[Probe.HANDSHAKE] = Failure(Reason.CLIENT_NOT_REQUESTED)
             return
         pinned = way if self._org.endpoint.proxy else replace(way, address=opened.address)
-        session: Secret | None = None
+        session: tuple[Secret, ...] = ()
         async with self._conversation(opened, pinned, keys.presenting, self._watch) as talk:
             failure = await self._knock(talk)
             if failure is None:
@@ -179,29 +179,33 @@ class _Cycle:
         self.outcomes[Probe.HANDSHAKE] = failure or Success()
         return failure
 
-    async def _log_in(self, talk: Conversation) -> Secret | None:
-        """Log in and use the session, if due; return it when it works."""
+    async def _log_in(self, talk: Conversation) -> tuple[Secret, ...]:
+        """Log in and use the session, if due.
+
+        Returns the session when it works, and behind it the secrets that gave it: whatever answers
+        may quote any of them.
+        """
         gate = self._plan.gate
         if gate is None or Probe.LOGIN not in self._plan.due:
-            return None
-        if (session := await self._login_once(talk, gate)) is None:
-            return None
+            return ()
+        if not (session := await self._login_once(talk, gate)):
+            return ()
         answer = await self._session(talk, session)
         if isinstance(answer, Failure) and answer.reason is Reason.SESSION_INVALID:
             # Another client of the same user may have logged out in between: once more, within
             # the budget. A second failure is news.
             again = await self._login_once(talk, gate)
-            if again is not None:
+            if again:
                 session = again
                 answer = await self._session(talk, session)
         if isinstance(answer, Failure):
             self.outcomes[Probe.SESSION] = answer
-            return None
+            return ()
         self._api_usage = answer.api_usage
         self.outcomes[Probe.SESSION] = Success()
         return session
 
-    async def _login_once(self, talk: Conversation, gate: LoginGate) -> Secret | None:
+    async def _login_once(self, talk: Conversation, gate: LoginGate) -> tuple[Secret, ...]:
         if not self._is_time_for(min(self._org.timeouts.http, _LEAST_LOGIN_SECONDS)):
             # A password that is sent too late to hear the answer is an attempt all the same.
             admitted: LoginMethod | Skipped | Failure = Skipped(SkipCause.NO_TIME)
@@ -211,7 +215,7 @@ class _Cycle:
             self.outcomes.setdefault(Probe.LOGIN, admitted)
             if isinstance(admitted, Skipped):
                 self.outcomes.setdefault(Probe.SESSION, admitted)
-            return None
+            return ()
         before = talk.secrets_sent
         outcome = await talk.log_in(admitted.flow())
         self._login = outcome.login if isinstance(outcome, Granted) else outcome
@@ -221,18 +225,20 @@ class _Cycle:
             await gate.not_sent()
         if isinstance(outcome, Refused):
             self.outcomes[Probe.LOGIN] = outcome.failure
-            return None
+            return ()
         self.outcomes[Probe.LOGIN] = Success()
-        return outcome.session
+        return outcome.session, *admitted.secrets
 
-    async def _session(self, talk: Conversation, session: Secret) -> SessionAnswered | Failure:
-        answer = await talk.post(self._session_request(session), Stage.SESSION)
-        return answer if isinstance(answer, Failure) else read_session(answer, session)
+    async def _session(
+        self, talk: Conversation, session: tuple[Secret, ...]
+    ) -> SessionAnswered | Failure:
+        answer = await talk.post(self._session_request(session[0]), Stage.SESSION)
+        return answer if isinstance(answer, Failure) else read_session(answer, *session)
 
-    async def _beside(self, way: Way, pinned: Way, keys: Keys, session: Secret | None) -> None:
+    async def _beside(self, way: Way, pinned: Way, keys: Keys, session: tuple[Secret, ...]) -> None:
         """Run the probes that show no certificate, in what is left of the cycle's time."""
         due = self._plan.due
-        if session is not None and Probe.ENFORCEMENT in due:
+        if session and Probe.ENFORCEMENT in due:
             self.outcomes[Probe.ENFORCEMENT] = await self._enforcement(way, keys, session)
         if Probe.REFUSAL in due:
             self.outcomes[Probe.REFUSAL] = await self._refusal(pinned, keys)
@@ -260,7 +266,7 @@ class _Cycle:
             return Success(str(failure))
         return Undetermined(Reason.UNDETERMINED, str(failure))
 
-    async def _enforcement(self, way: Way, keys: Keys, session: Secret) -> Outcome:
+    async def _enforcement(self, way: Way, keys: Keys, session: tuple[Secret, ...]) -> Outcome:
         """Use the session on the ordinary port without the certificate: it must be refused."""
         enforcement = self._org.enforcement
         if enforcement is None or not self._is_time_for(_LEAST_PROBE_SECONDS):
@@ -274,10 +280,10 @@ class _Cycle:
         if isinstance(opened, NotOpened):
             return Undetermined(Reason.UNDETERMINED, str(opened.failure))
         async with self._conversation(opened, plain, keys.bare, watch) as talk:
-            answer = await talk.post(self._session_request(session))
+            answer = await talk.post(self._session_request(session[0]))
         if isinstance(answer, Failure):
             return Undetermined(Reason.UNDETERMINED, str(answer))
-        return enforcement_outcome(answer, session)
+        return enforcement_outcome(answer, *session)
 
     def _session_request(self, session: Secret) -> Request:
         wanted = self._org.session
