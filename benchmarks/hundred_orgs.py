@@ -131,9 +131,8 @@ def _report(text: str, orgs: int, seconds: int, interval: int, memory: list[int]
     first, last = memory[len(memory) // 4], memory[-1]
     print(f"orgs, interval, seconds   {orgs}, {interval}, {seconds}")
     print(f"cycles                    {cycles:.0f}, {on_time:.0f} of them within 250 ms")
-    print(
-        f"mean lag                  {values['sfmtls_scheduler_lag_seconds_sum'] / cycles * 1e3:.1f} ms"
-    )
+    lag = values["sfmtls_scheduler_lag_seconds_sum"] / cycles
+    print(f"mean lag                  {lag * 1000:.1f} ms")
     print(f"overlaps, failures        {overlaps:.0f}, {failures:.0f}")
     print(f"resident memory           {', '.join(f'{kib // 1024}' for kib in memory)} MiB")
     print(f"growth since a quarter    {last - first} KiB")
