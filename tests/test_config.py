@@ -420,6 +420,18 @@ def test_an_included_file_may_hold_orgs_only(tmp_path):
     assert "only [orgs.NAME] may stand in an included file" in problem.message
 
 
+@pytest.mark.parametrize("pattern", ["orgs.d/*.toml", "orgs.d/loop.toml"])
+def test_a_link_to_itself_among_the_included_files_is_a_problem_like_others(tmp_path, pattern):
+    (tmp_path / "orgs.d").mkdir()
+    (tmp_path / "orgs.d" / "loop.toml").symlink_to("loop.toml")
+    main = write(tmp_path / "c.toml", f'include = ["{pattern}"]\n' + ORG)
+
+    (problem,) = problems(main)
+
+    assert problem.file == str(tmp_path / "orgs.d" / "loop.toml")
+    assert problem.message == "cannot be read"
+
+
 def test_an_included_file_that_is_not_toml_is_named(tmp_path):
     main = write(tmp_path / "c.toml", 'include = ["more.toml"]\n')
     more = write(tmp_path / "more.toml", "?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,7 +139,7 @@ def _parts(dotted: str) -> Location:
 
 def included_files(main: File, patterns: Sequence[str], problems: list[Problem]) -> Iterator[File]:
     """Yield the files that `include` names, sorted within a pattern, each once."""
-    seen = {main.path.resolve()}  # `*.toml` beside the main file means the others
+    seen = {_resolved(main.path)}  # `*.toml` beside the main file means the others
     for pattern in patterns:
         is_glob = any(mark in pattern for mark in "*?[")
         wanted = str(main.path.parent / pattern)
@@ -146,12 +147,21 @@ def included_files(main: File, patterns: Sequence[str], problems: list[Problem])
         names = sorted(glob.glob(wanted)) if is_glob else [wanted]  # noqa: PTH207 - as said above
         for name in names:
             path = Path(name)
-            if not is_glob and not path.exists():
+            if not is_glob and not os.path.lexists(path):
                 problems.append(main.problem(("include",), f"there is no file {name}"))
                 continue
-            if path.resolve() in seen:
+            resolved = _resolved(path)
+            if resolved in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(resolved)
+            # What cannot be resolved, such as a symbolic link to itself, cannot be read either.
             file = read_file(path, problems)
             if file is not None:
                 yield file
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links; from 3.13 on it is an OSError
+        return path.absolute()
