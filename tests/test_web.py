@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from agent.metrics import Exposition, Instruments
-from agent.web import Facts, WebServer, create_app
+from agent.web import Facts, ListenError, WebServer, create_app
 from agent.web.negotiation import accepts_gzip, wants_openmetrics
 
 PROMETHEUS_2 = (
@@ -375,9 +375,40 @@ async def test_an_address_in_use_is_an_error_at_once():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = WebServer(create_app_for_nobody())
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(ListenError, match="in use"):
             await server.start(*taken.getsockname())
         await server.stop()
+
+
+async def test_a_host_that_is_not_of_this_machine_is_an_error_that_says_so():
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(ListenError) as refused:
+            await WebServer(create_app_for_nobody()).start(host, 0)
+        assert refused.value.strerror
+
+
+async def test_an_empty_host_is_every_address_of_both_families():
+    server = WebServer(create_app_for_nobody())
+    _, port = await server.start("", 0)
+    answers = []
+    for host in ["127.0.0.1", *(["[::1]"] if socket.has_dualstack_ipv6() else [])]:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers.append((await client.get(f"http://{host}:{port}/-/healthy")).status_code)
+    await server.stop()
+
+    assert set(answers) == {200}
+
+
+async def test_a_server_that_ends_by_itself_is_noticed():
+    server = WebServer(create_app_for_nobody())
+    with pytest.raises(RuntimeError, match="not started"):
+        await server.ended()
+    await server.start("127.0.0.1", 0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(server.ended(), 0.01)
+    server._server.should_exit = True
+    await server.ended()
+    await server.stop()
 
 
 def create_app_for_nobody():

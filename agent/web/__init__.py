@@ -5,6 +5,6 @@ client accepts. Nothing here probes, decides or changes the board.
 """
 
 from agent.web.app import Facts, create_app
-from agent.web.server import WebServer
+from agent.web.server import ListenError, WebServer
 
-__all__ = ["Facts", "WebServer", "create_app"]
+__all__ = ["Facts", "ListenError", "WebServer", "create_app"]

@@ -16,6 +16,10 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _DRAIN_SECONDS: Final = 3
 
 
+class ListenError(OSError):
+    """The address cannot be had: it is taken, forbidden, or not of this machine."""
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the daemon, who knows what must be drained first."""
 
@@ -55,7 +59,7 @@ class WebServer:
         return str(host), int(port)
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Begin to serve and return the address; OSError when it cannot be had."""
+        """Begin to serve and return the address; ListenError when it cannot be had."""
         self._socket = await _bound(host, port)
         self._running = asyncio.create_task(
             self._server.serve(sockets=[self._socket]), name="web server"
@@ -67,6 +71,12 @@ class WebServer:
                 raise RuntimeError("the web server ended before it began")
             await asyncio.sleep(0)
         return self.address
+
+    async def ended(self) -> None:
+        """Return when it serves no more, whatever the cause; only once it was started."""
+        if self._running is None:
+            raise RuntimeError("the server was not started")
+        await asyncio.wait([self._running])
 
     async def stop(self) -> None:
         """Finish the running requests, within a few seconds, and close the socket."""
@@ -83,18 +93,19 @@ class WebServer:
 
 
 async def _bound(host: str, port: int) -> socket.socket:
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
+    """Return a listening socket; an empty host is every address of this machine."""
+    loop = asyncio.get_running_loop()
     try:
-        # Lets a restarted agent have its port while old connections are in TIME_WAIT (tcp(7)).
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Two agents may both bind; only the first may listen, and the second must hear of it here.
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
+        if not host:
+            return _everywhere(port)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=socket.AddressFamily(family))
+    except OSError as error:
+        raise ListenError(error.errno, error.strerror or str(error)) from error
+
+
+def _everywhere(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
