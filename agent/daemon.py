@@ -1,7 +1,7 @@
 """Wires everything together; starts, reloads, drains, stops.
 
 The only module that knows all others. It decides nothing about orgs: `changes` says what a new
-configuration means, runners run, the board remembers. One org's bug is caught here, once.
+configuration means, runners run, the board remembers.
 """
 
 from __future__ import annotations
@@ -9,38 +9,48 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 import agent
-from agent import systemd
-from agent.config import AgentSettings, ConfigError, Settings
-from agent.gate import Gatekeeper, Hold
-from agent.metrics import Component, Exposition, Instruments
+from agent import logs, systemd
+from agent.component import Component
+from agent.config import ConfigError, Settings
+from agent.metrics import Exposition, Instruments
 from agent.org import Org
-from agent.policy.tables import shipped_tables
-from agent.probe.dns import Resolver
-from agent.reason import Reason
-from agent.result import Failure, Probe, ProbeResult, SkipCause
-from agent.runner import OrgRunner, Services
-from agent.schedule import Schedule
+from agent.result import Probe, SkipCause
+from agent.runner import OrgRunner
+from agent.schedule import Missed, Schedule
+from agent.services import close_services, now, open_services
 from agent.state import Board
-from agent.store import FILE_NAME, Store, StoreError
 from agent.web.app import Facts, create_app
 from agent.web.server import WebServer
+
+_Item = TypeVar("_Item")
 
 _log: Final = structlog.get_logger(__name__)
 
 # What a reload cannot change, by its key in the configuration.
-_FIXED: Final = ("max_in_flight", "resolver_threads", "state_directory")
+_FIXED: Final = (
+    "max_in_flight",
+    "resolver_threads",
+    "state_directory",
+    "breaker_hold",
+    "breaker_hold_max",
+)
 # systemd waits 90 s by default before it kills; a cycle's own deadline ends it earlier.
 _DRAIN_SECONDS: Final = 50.0
+# How many orgs are taken in before the event loop gets its turn: some ten milliseconds.
+_AT_ONCE: Final = 50
+
+
+class DaemonError(Exception):
+    """The agent cannot go on and must be started again; the log says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +73,12 @@ def changes(running: Mapping[str, Org], wanted: Mapping[str, Org]) -> Changes:
     )
 
 
-def now() -> datetime:
-    """Return the current moment."""
-    return datetime.now(UTC)
-
-
-def open_gatekeeper(settings: AgentSettings, environ: Mapping[str, str]) -> Gatekeeper:
-    """Return the gatekeeper on the store of the state directory, made if need be.
-
-    When the store cannot be used it is logged, no login is ever admitted, and handshakes go on.
-    """
-    directory = settings.state_directory
-    store: Store | None = None
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = Store.open(directory / FILE_NAME)
-    except (OSError, StoreError) as error:
-        _log.error("no login will be made: the state directory cannot be used", error=str(error))
-    hold = Hold(
-        timedelta(seconds=settings.breaker_hold), timedelta(seconds=settings.breaker_hold_max)
-    )
-    return Gatekeeper(store, hold, environ, now)
+async def _in_turns(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+    """Yield the items so that thousands of them do not keep probes and scrapes waiting."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 class Daemon:
@@ -95,33 +90,26 @@ class Daemon:
         load: Callable[[], Settings],
         environ: Mapping[str, str],
     ) -> None:
+        # What a reload cannot change is as it was at the start.
+        self._fixed = settings
         self._settings = settings
         self._load = load
         self._environ = environ
         self._notifier = systemd.Notifier(environ.get("NOTIFY_SOCKET"))
-        self._board = Board()
         self._instruments = Instruments(CollectorRegistry())
-        self._resolver = Resolver(settings.agent.resolver_threads)
-        self._gatekeeper = open_gatekeeper(settings.agent, environ)
-        self._services = Services(
-            board=self._board,
-            resolver=self._resolver,
-            gatekeeper=self._gatekeeper,
-            tables=shipped_tables(),
-            environ=environ,
-            now=now,
-            clock=time.monotonic,
-        )
+        self._services = open_services(settings.agent, environ, self._instruments.internal_error)
+        self._board = self._services.board
         self._schedule = Schedule(
             clock=time.time,
             max_in_flight=settings.agent.max_in_flight,
             on_start=self._instruments.cycle_began,
-            on_overlap=self._overlapped,
+            on_missed=self._missed,
         )
         self._runners: dict[str, OrgRunner] = {}
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[bool]] = set()
         self._stop = asyncio.Event()
+        self._stopping = False
         self._web = WebServer(
             create_app(
                 Exposition(self._board, self._instruments),
@@ -138,78 +126,120 @@ class Daemon:
         return self._board
 
     async def start(self) -> tuple[str, int]:
-        """Begin to probe and to serve; return the endpoint's address. OSError when it is taken."""
-        address = await self._web.start(
-            self._settings.web.listen_host, self._settings.web.listen_port
-        )
-        self._apply(changes({}, self._settings.orgs))
+        """Begin to probe and to serve; return the endpoint's address, or raise ListenError."""
+        try:
+            await self._apply(self._settings.orgs)
+            address = await self._web.start(
+                self._settings.web.listen_host, self._settings.web.listen_port
+            )
+        except BaseException:
+            await self._schedule.drain(0)
+            close_services(self._services)
+            raise
         self._instruments.config_loaded(now())
-        self._schedule.start()
         interval = systemd.watchdog_interval(self._environ)
         if interval is not None:
             # The beat comes from the schedule itself, so that a stuck schedule is not fed.
             self._schedule.beat(interval / 2, self._notifier.watchdog)
+        self._schedule.start()
         self._notifier.ready()
         self._say_status()
+        host, port = address
         _log.info(
             "started",
             version=agent.__version__,
             orgs=len(self._runners),
-            listening=f"{address[0]}:{address[1]}",
+            listening=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         )
         return address
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT, then stop; SIGHUP reloads."""
+        """Run until SIGTERM or SIGINT, then stop; SIGHUP reloads. DaemonError if it had to end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._start_reload)
         await self.start()
+        told = asyncio.ensure_future(self._stop.wait())
+        served = asyncio.ensure_future(self._web.ended())
         try:
-            await self._stop.wait()
+            await asyncio.wait([told, served], return_when=asyncio.FIRST_COMPLETED)
+            broken = served.done() and not told.done()
+            if broken:
+                # Nobody would see the metrics of an agent that goes on without it.
+                self._instruments.internal_error(Component.WEB)
+                _log.error("the web server ended by itself; the agent stops")
         finally:
+            told.cancel()
+            served.cancel()
             await self.stop()
+        if broken:
+            raise DaemonError("the web server ended by itself")
 
     async def stop(self) -> None:
         """Let what is under way end, within a bound, and give everything back."""
         self._notifier.stopping()
         _log.info("stopping", in_flight=self._schedule.in_flight)
-        cancelled = await self._schedule.drain(_DRAIN_SECONDS)
-        await self._web.stop()
-        self._resolver.close()
-        self._gatekeeper.close()
-        _log.info("stopped", cancelled=cancelled)
+        self._stopping = True
+        for task in self._reloads:
+            task.cancel()
+        if self._reloads:
+            await asyncio.wait(self._reloads)
+        drained = await self._schedule.drain(_DRAIN_SECONDS)
+        try:
+            await self._web.stop()
+        finally:
+            close_services(self._services)
+        _log.info("stopped", cancelled=drained.cancelled, never_began=drained.never_began)
 
     async def reload(self) -> bool:
-        """Read the configuration again; a bad one changes nothing. Returns whether it is in use."""
+        """Read the configuration again; a bad one changes nothing. Returns whether it is in use.
+
+        It goes on when whoever waits for it gives up.
+        """
+        task = self._start_reload()
+        await asyncio.wait([task])
+        # It is cancelled when the agent stops meanwhile.
+        return not task.cancelled() and task.result()
+
+    def _start_reload(self) -> asyncio.Task[bool]:
+        task = asyncio.create_task(self._reload(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return task
+
+    async def _reload(self) -> bool:
         async with self._reloading:
+            if self._stopping:
+                return False
             self._notifier.reloading()
             try:
                 # Thousands of orgs take a while to read; probes go on meanwhile.
-                wanted = await asyncio.to_thread(self._load)
+                await self._take(await asyncio.to_thread(self._load))
             except ConfigError as error:
-                self._instruments.config_refused()
                 for problem in error.problems:
                     _log.error("configuration not usable, the old one stays", problem=str(problem))
-                return False
+            except Exception:  # noqa: BLE001 - whatever it is, the old configuration stays in use
+                _log.exception("a bug in the agent stopped the reload")
+                self._instruments.internal_error(Component.RELOAD)
             else:
-                self._take(wanted)
+                self._instruments.config_loaded(now())
                 return True
             finally:
                 self._notifier.ready()
                 self._say_status()
+            self._instruments.config_refused()
+            return False
 
-    def _take(self, wanted: Settings) -> None:
-        plan = changes(self._settings.orgs, wanted.orgs)
+    async def _take(self, wanted: Settings) -> None:
         for key in _FIXED:
-            if getattr(wanted.agent, key) != getattr(self._settings.agent, key):
+            if getattr(wanted.agent, key) != getattr(self._fixed.agent, key):
                 _log.warning("this change needs a restart", key=f"agent.{key}")
-        if wanted.web != self._settings.web:
+        if wanted.web != self._fixed.web:
             _log.warning("this change needs a restart", key="web")
-        self._settings = wanted
-        self._apply(plan)
-        self._instruments.config_loaded(now())
+        plan = await self._apply(wanted.orgs)
+        before, self._settings = self._settings, wanted
+        _set_log(before, wanted)
         _log.info(
             "configuration reloaded",
             added=len(plan.added),
@@ -217,54 +247,48 @@ class Daemon:
             removed=len(plan.removed),
         )
 
-    def _apply(self, plan: Changes) -> None:
-        for name in plan.removed:
+    async def _apply(self, wanted: Mapping[str, Org]) -> Changes:
+        """Make the orgs that are watched those that are wanted; return what was done."""
+        # What runs is asked, not what was last read: a reload may have failed half-way.
+        plan = changes({name: runner.org for name, runner in self._runners.items()}, wanted)
+        # All are made before the first is used, so that a bug in making one changes nothing.
+        fresh = [
+            OrgRunner(org, self._services, self._runners.get(org.name))
+            async for org in _in_turns((*plan.added, *plan.changed))
+        ]
+        async for name in _in_turns(plan.removed):
             self._schedule.remove(name)
-            del self._runners[name]
             self._board.remove(name)
-        for org in plan.added:
+            del self._runners[name]
+        async for runner in _in_turns(fresh):
+            self._put(runner)
+        return plan
+
+    def _put(self, runner: OrgRunner) -> None:
+        org = runner.org
+        before = self._runners.get(org.name)
+        if before is None:
             self._board.add(org)
-            self._runners[org.name] = OrgRunner(org, self._services)
-            self._schedule.add(org.name, org.interval, partial(self._cycle, org.name))
-        for org in plan.changed:
-            before = self._runners[org.name].org
+        else:
             self._board.replace(org)
-            self._runners[org.name] = OrgRunner(org, self._services)
-            if org.interval != before.interval:
-                self._schedule.add(org.name, org.interval, partial(self._cycle, org.name))
+        self._runners[org.name] = runner
+        if before is None or org.interval != before.org.interval:
+            self._schedule.add(org.name, org.interval, partial(self._cycle, org.name))
 
-    def _reload_soon(self) -> None:
-        task = asyncio.ensure_future(self.reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-    async def _cycle(self, name: str) -> None:
+    async def _cycle(self, name: str, late: float) -> None:
         try:
             runner = self._runners.get(name)
             if runner is not None:
-                result = await runner.cycle()
+                result = await runner.run(late)
                 self._instruments.stages_took(result.stages)
-        except Exception:  # noqa: BLE001 - the one place: one org's bug must not stop the others
-            _log.exception("a bug in the agent stopped this cycle", org=name)
-            self._instruments.internal_error(Component.CYCLE)
-            self._record_bug(name)
         finally:
             self._instruments.cycle_ended()
 
-    def _record_bug(self, name: str) -> None:
-        # Without an outcome the org would only look stale; what was judged before still holds.
-        known = self._board.get(name)
-        if known is not None:
-            failure = Failure(Reason.INTERNAL, "see the log")
-            self._board.record(
-                ProbeResult(name, now(), {Probe.HANDSHAKE: failure}),
-                violations=known.violations,
-                not_evaluated=known.not_evaluated,
-            )
-
-    def _overlapped(self, name: str) -> None:
-        self._board.skipped(name, Probe.HANDSHAKE, SkipCause.OVERLAP)
-        _log.warning("cycle skipped: the previous one still runs", org=name)
+    def _missed(self, missed: Missed) -> None:
+        self._board.skipped(missed.name, Probe.HANDSHAKE, SkipCause.OVERLAP, missed.runs)
+        write = _log.debug if missed.repeated else _log.warning
+        why = "the previous one still runs" if missed.overlap else "the agent is behind its time"
+        write(f"cycle skipped: {why}", org=missed.name, cycles=missed.runs)
 
     def _facts(self) -> Facts:
         snapshots = self._board.snapshots()
@@ -273,3 +297,9 @@ class Daemon:
 
     def _say_status(self) -> None:
         self._notifier.status(f"watching {len(self._runners)} orgs")
+
+
+def _set_log(before: Settings, after: Settings) -> None:
+    level, form = after.agent.log_level, after.agent.log_format
+    if (level, form) != (before.agent.log_level, before.agent.log_format):
+        logs.configure(level.value, form.value)

@@ -13,7 +13,8 @@ import re
 import secrets
 import ssl
 import textwrap
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -121,12 +122,15 @@ class Rotation:
     `current` is the last good identity, `changes` counts its replacements, `failures` counts
     contents that could not be used, each once, and `last_failure` says why the files as they are
     now are not in use; it is None again as soon as they are.
+
+    It blocks, and may be called from any thread: one reads while others wait.
     """
 
     __slots__ = (
         "_bad",
         "_environ",
         "_good",
+        "_lock",
         "_seal_key",
         "_source",
         "changes",
@@ -140,6 +144,7 @@ class Rotation:
         self._environ = environ
         # A plain digest of a short passphrase could be guessed back; with this key it cannot.
         self._seal_key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
         self._good: bytes | None = None
         self._bad: bytes | None = None
         self.current: Identity | None = None
@@ -147,12 +152,19 @@ class Rotation:
         self.failures = 0
         self.last_failure: Failure | None = None
 
-    def refresh(self) -> Identity | Failure:
+    def refresh(
+        self, accept: Callable[[Identity], Failure | None] = lambda _: None
+    ) -> Identity | Failure:
         """Read the files again and return the identity to use; Failure if there never was one.
 
         Compares content, not times, through the path each time, so that a swapped symbolic link
-        and a file put back with its old date are noticed.
+        and a file put back with its old date are noticed. `accept` has the last word on a new
+        pair: whoever must present it may know why that is not possible.
         """
+        with self._lock:
+            return self._refreshed(accept)
+
+    def _refreshed(self, accept: Callable[[Identity], Failure | None]) -> Identity | Failure:
         try:
             material = _material(self._source, self._environ, self._seal_key)
         except IdentityError as error:
@@ -164,6 +176,8 @@ class Rotation:
                 fresh = _checked(self._source, material)
             except IdentityError as error:
                 return self._refuse(material.seal, error.failure)
+            if refusal := accept(fresh):
+                return self._refuse(material.seal, refusal)
             self._take(fresh, material.seal)
         return self._answer()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent import credentials, identity
-from agent.config import secrets_of
+from agent.config import key_path, secrets_of
 from agent.credentials import CredentialError
 from agent.identity import Identity, IdentityError
 from agent.judge import Judge
@@ -32,15 +32,17 @@ class Inspection:
 def inspect(org: Org, environ: Mapping[str, str]) -> Inspection:
     """Read everything the org needs and say what is wrong with it; no network."""
     problems: list[str] = []
-    warnings: list[str] = []
     for key, source in secrets_of(org):
         try:
             credentials.read(source, environ=environ)
         except CredentialError as error:
             problems.append(f"{key}: {error}")
-        else:
-            if credentials.is_exposed(source, environ=environ):
-                warnings.append(f"{key}: {source} can be read by every user of this machine")
+    private_key = (key_path(("orgs", org.name, "private_key")), org.identity.private_key)
+    warnings = [
+        f"{key}: {source} can be read by every user of this machine"
+        for key, source in (private_key, *secrets_of(org))
+        if credentials.is_exposed(source, environ=environ)
+    ]
     found: Identity | None = None
     violations: tuple[Violation, ...] = ()
     try:

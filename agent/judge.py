@@ -36,13 +36,16 @@ class Verdict:
 
 
 class Judge:
-    """Judges one org; remembers what it has seen of it."""
+    """Judges one org; remembers what it has seen of it.
 
-    def __init__(self, org: Org, tables: Tables) -> None:
+    `anchors` are the roots we know; None reads them as `anchors_of` does.
+    """
+
+    def __init__(self, org: Org, tables: Tables, anchors: Anchors | None = None) -> None:
         self._seen = Evidence(
             now=_NEVER,
             tables=tables,
-            anchors=_anchors(org.trust),
+            anchors=anchors or anchors_of(org.trust),
             org=org.name,
             host=org.endpoint.host,
             port=org.endpoint.port,
@@ -54,6 +57,11 @@ class Judge:
         )
         self._judged: tuple[Evidence, datetime, int] | None = None
         self._verdict: Verdict | None = None
+
+    def trust(self, anchors: Anchors) -> None:
+        """Judge with these roots from now on."""
+        if anchors is not self._seen.anchors:
+            self._seen = replace(self._seen, anchors=anchors)
 
     def judge(self, result: ProbeResult, identity: Identity | None, now: datetime) -> Verdict:
         """Take in one cycle and return the verdict as of `now`."""
@@ -116,8 +124,8 @@ def _over(seen: Evidence, now: datetime) -> int:
     return sum((c.not_before <= now) + (c.not_after <= now) for c in certificates)
 
 
-def _anchors(trust: TrustAnchors) -> Anchors:
-    """Return the roots we know, with those that the operator trusts for this org's server."""
+def anchors_of(trust: TrustAnchors) -> Anchors:
+    """Return the roots we know and those the operator trusts for the server; reads `trust.file`."""
     try:
         content = b"" if trust.file is None else Path(trust.file).read_bytes()
     except OSError:

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from agent import breaker, daemon
+from agent import breaker
 from agent.breaker import Limits
 from agent.config import Settings
 from agent.org import Org
 from agent.policy.rule import Violation
-from agent.policy.tables import shipped_tables
-from agent.probe.dns import Resolver
 from agent.reason import Reason
 from agent.result import ProbeResult
-from agent.runner import OrgRunner, Services
-from agent.state import Board
+from agent.runner import OrgRunner
+from agent.services import close_services, now, open_services
 from agent.store import FILE_NAME, Store
 
 Seen = tuple[ProbeResult, tuple[Violation, ...]]
@@ -33,27 +30,17 @@ async def probe(
 ) -> list[Seen]:
     """Run one cycle of each org, some at a time, and return what they showed in the same order.
 
-    `advance` is told the name of each org that is done.
+    `advance` is told the name of each org that is done. A bug in one org's cycle is in its result.
     """
-    board = Board()
-    resolver = Resolver(settings.agent.resolver_threads)
-    gatekeeper = daemon.open_gatekeeper(settings.agent, os.environ)
-    services = Services(
-        board=board,
-        resolver=resolver,
-        gatekeeper=gatekeeper,
-        tables=shipped_tables(),
-        environ=os.environ,
-        now=daemon.now,
-        clock=time.monotonic,
-    )
+    services = open_services(settings.agent, os.environ)
+    board = services.board
     slots = asyncio.Semaphore(settings.agent.max_in_flight)
 
     async def cycle(org: Org) -> Seen:
         wanted = org if login else replace(org, login=None)
         board.add(wanted)
         async with slots:
-            result = await OrgRunner(wanted, services).cycle()
+            result = await OrgRunner(wanted, services).run()
         advance(org.name)
         known = board.get(org.name)
         return result, known.violations if known else ()
@@ -61,8 +48,7 @@ async def probe(
     try:
         return list(await asyncio.gather(*(cycle(org) for org in orgs)))
     finally:
-        resolver.close()
-        gatekeeper.close()
+        close_services(services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +79,7 @@ def reset_breaker(settings: Settings, org: Org) -> None:
         raise ValueError(f"org {org.name} has no login")
     store = Store.open(settings.agent.state_directory / FILE_NAME)
     try:
-        store.reset(org.login.username, daemon.now())
+        store.reset(org.login.username, now())
     finally:
         store.close()
 
@@ -111,6 +97,6 @@ def _shown(store: Store, org: Org, settings: Settings) -> BreakerShown:
         opened_at=refusal.at if refusal else None,
         opened_by=refusal.by if refusal else None,
         until=refusal.until if refusal and not refusal.released else None,
-        budget_remaining=breaker.budget_remaining(state, daemon.now(), limits),
+        budget_remaining=breaker.budget_remaining(state, now(), limits),
         logins_per_hour=org.logins_per_hour,
     )

@@ -1,29 +1,32 @@
 """One org's life: what is due in each cycle, with which keys, and what becomes of the result.
 
-A runner keeps what must last between cycles: the rotation of the identity, the TLS contexts made
-from it, when login, refusal and enforcement were last tried. The daemon calls `cycle` on a
-schedule, the `probe` command calls it once; in the first cycle of a runner everything is due.
+A runner keeps what must last between cycles: its keyring, and when login, refusal and enforcement
+were last tried. The daemon runs it on a schedule, the `probe` command once; in the first cycle
+everything is due. A bug of ours in one org's cycle ends here and stops no other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from typing import Final
 
 import structlog
 
 from agent import probe
-from agent.credentials import CredentialError
+from agent.component import Component
+from agent.credentials import CredentialError, Secret
 from agent.gate import Gatekeeper
-from agent.identity import Identity, Rotation
-from agent.judge import Judge
-from agent.org import Org
+from agent.identity import Identity
+from agent.judge import Judge, Verdict, anchors_of
+from agent.keyring import BareContexts, Keyring, Look
+from agent.org import Org, TrustAnchors
+from agent.policy.rule import Violation
 from agent.policy.tables import Tables
 from agent.probe import Keys, Plan
 from agent.probe.dns import Resolver
-from agent.probe.tls import client_context
 from agent.reason import Reason
 from agent.result import Failure, Probe, ProbeResult, SkipCause, Skipped
 from agent.state import Board, Standing, Transition
@@ -31,7 +34,10 @@ from agent.state import Board, Standing, Transition
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all runners share. `clock` is monotonic and counts seconds; `now` is aware and UTC."""
+    """What all runners share. `clock` is monotonic and counts seconds; `now` is aware and UTC.
+
+    `internal_error` is told of every bug that was caught; it is in the log already.
+    """
 
     board: Board
     resolver: Resolver
@@ -40,76 +46,148 @@ class Services:
     environ: Mapping[str, str]
     now: Callable[[], datetime]
     clock: Callable[[], float]
+    internal_error: Callable[[Component], None] = lambda _: None
+    bare: BareContexts = field(default_factory=BareContexts)
+
+
+# How far the clocks may drift apart between two cycles without putting off what is due.
+_TOLERANCE_SECONDS: Final = 1.0
 
 
 class OrgRunner:
-    """Runs the cycles of one org."""
+    """Runs the cycles of one org, one at a time.
 
-    def __init__(self, org: Org, services: Services) -> None:
+    `before` is the runner of the same org as it was configured until now: what it knows stays
+    known, so that a reload neither forgets a good pair nor logs in once more.
+    """
+
+    def __init__(self, org: Org, services: Services, before: OrgRunner | None = None) -> None:
         self.org = org
         self._services = services
-        self._rotation = Rotation(org.identity, services.environ)
         self._gate = services.gatekeeper.gate(org)
-        self._judge = Judge(org, services.tables)
-        self._contexts = _Contexts(org)
-        self._tried: dict[Probe, float] = {}
+        # The keyring reads the trust file, in its thread.
+        self._judge = Judge(org, services.tables, anchors_of(TrustAnchors()))
+        self._verdict: Verdict | None = None
+        if before is None:
+            self.keyring = Keyring(org, services.environ, services.bare)
+            self.tried: dict[Probe, float] = {}
+        else:
+            self.keyring = before.keyring.succeeded_by(org)
+            # The same one: a cycle of the old runner may be under way.
+            self.tried = before.tried
         self._log = structlog.get_logger(__name__).bind(org=org.name)
 
-    async def cycle(self) -> ProbeResult:
-        """Run one cycle and put what it showed on the board."""
+    async def run(self, late: float = 0.0) -> ProbeResult:
+        """Run one cycle; a bug of ours is logged, counted, and a failed handshake on the board."""
+        try:
+            return await self.cycle(late)
+        except Exception:  # noqa: BLE001 - the one place: one org's bug must not stop the others
+            self._log.exception("a bug in the agent stopped this cycle")
+            self._services.internal_error(Component.CYCLE)
+            return self._record_bug()
+
+    async def cycle(self, late: float = 0.0) -> ProbeResult:
+        """Run one cycle and put what it showed on the board.
+
+        `late` is how many seconds after its time it begins.
+        """
         services = self._services
-        identity = self._identity()
-        plan = Plan(self.org, self._keys(identity), self._due(services.clock()), self._gate)
+        planned = services.clock() - late
+        look = await self.keyring.look()
+        self._report(look)
+        plan = Plan(self.org, self._keys(look), self._due(planned), self._gate)
         result = await probe.run(plan, services.resolver, services.now)
-        self._remember(result, services.clock())
-        verdict = self._judge.judge(
-            result, identity if isinstance(identity, Identity) else None, services.now()
-        )
+        self._remember(result, planned)
+        identity = None if isinstance(look.presented, Failure) else look.presented.identity
+        violations, not_evaluated, deadlines = self._judged(result, look, identity)
         transitions = services.board.record(
             result,
-            violations=verdict.judgement.violations,
-            not_evaluated=verdict.judgement.not_evaluated,
-            deadlines=verdict.deadlines,
+            violations=violations,
+            not_evaluated=not_evaluated,
+            deadlines=deadlines,
+            of=self.org,
         )
-        if self._gate is not None:
-            services.board.login_limits(self.org.name, *self._gate.limits())
+        await self._tell_limits()
         for transition in transitions:
             self._tell(transition, result)
         self._log.debug("cycle", result=repr(result), address=result.address)
         return result
 
-    def _identity(self) -> Identity | Failure:
-        rotation = self._rotation
-        before = (rotation.changes, rotation.failures)
-        identity = rotation.refresh()
-        if rotation.failures > before[1]:
-            self._services.board.identity_failed(self.org.name)
-            kept = "the one in use stays" if rotation.current else "there is none to use"
+    def _record_bug(self) -> ProbeResult:
+        failure = Failure(Reason.INTERNAL, "see the log")
+        result = ProbeResult(self.org.name, self._services.now(), {Probe.HANDSHAKE: failure})
+        # Without an outcome the org would only look stale; what was judged before still holds.
+        violations, not_evaluated = self._known_judgement()
+        self._services.board.record(
+            result, violations=violations, not_evaluated=not_evaluated, of=self.org
+        )
+        return result
+
+    def _judged(
+        self, result: ProbeResult, look: Look, identity: Identity | None
+    ) -> tuple[tuple[Violation, ...], tuple[str, ...], Mapping[str, datetime] | None]:
+        """Return violations, rules not evaluated and deadlines; a bug leaves what was known."""
+        try:
+            if look.anchors is not None:
+                self._judge.trust(look.anchors)
+            verdict = self._judge.judge(result, identity, self._services.now())
+        except Exception:  # noqa: BLE001 - what the probe saw must not be lost with it
+            self._log.exception("a bug in the agent kept the policy from judging")
+            self._services.internal_error(Component.POLICY)
+            return *self._known_judgement(), None
+        judgement = verdict.judgement
+        if verdict is not self._verdict:
+            self._verdict = verdict
+            for violation in judgement.violations:
+                if violation.rule == "internal":
+                    self._log.error("a bug in a rule of the policy", detail=violation.message)
+                    self._services.internal_error(Component.POLICY)
+        return judgement.violations, judgement.not_evaluated, verdict.deadlines
+
+    def _known_judgement(self) -> tuple[tuple[Violation, ...], tuple[str, ...]]:
+        known = self._services.board.get(self.org.name)
+        return (known.violations, known.not_evaluated) if known else ((), ())
+
+    async def _tell_limits(self) -> None:
+        if self._gate is not None:
+            await self._gate.refresh()
+            self._services.board.login_limits(self.org.name, *self._gate.limits(), of=self.org)
+
+    def _report(self, look: Look) -> None:
+        """Count and log what is new about certificate, key and trust file."""
+        kept = "there is none to use"
+        if not isinstance(look.presented, Failure):
+            kept = "the one in use stays"
+        if look.refused is not None:
+            self._services.board.identity_failed(self.org.name, of=self.org)
             self._log.warning(
-                "certificate or key cannot be used", failure=str(rotation.last_failure), kept=kept
+                "certificate or key cannot be used", failure=str(look.refused), kept=kept
             )
-        if isinstance(identity, Identity) and rotation.changes > before[0]:
-            leaf = identity.leaf
+        if look.distrusted is not None:
+            self._log.warning("trust store cannot be used", failure=str(look.distrusted), kept=kept)
+        if look.slow:
+            self._log.warning("certificate, key or trust file cannot be read in time", kept=kept)
+        if look.renewed and not isinstance(look.presented, Failure):
+            leaf = look.presented.identity.leaf
             self._log.info(
                 "certificate in use",
                 subject=leaf.subject,
                 not_after=leaf.not_after.isoformat(),
                 fingerprint_sha256=leaf.fingerprint_sha256,
             )
-        return identity
 
-    def _keys(self, identity: Identity | Failure) -> Keys | Failure:
-        if isinstance(identity, Failure):
-            return identity
-        keys = self._contexts.keys(identity)
+    def _keys(self, look: Look) -> Keys | Failure:
+        presented = look.presented
+        if isinstance(presented, Failure):
+            return presented
         via = self.org.endpoint.proxy
-        if isinstance(keys, Failure) or via is None or via.password is None:
-            return keys
-        try:
-            password = self._services.gatekeeper.read(via.password)
-        except CredentialError as error:
-            return Failure(Reason.CREDENTIALS_UNREADABLE, str(error))
-        return Keys(keys.chain, keys.presenting, keys.bare, password)
+        password: Secret | None = None
+        if via is not None and via.password is not None:
+            try:
+                password = self._services.gatekeeper.read(via.password)
+            except CredentialError as error:
+                return Failure(Reason.CREDENTIALS_UNREADABLE, str(error))
+        return Keys(presented.identity.chain, presented.presenting, presented.bare, password)
 
     def _due(self, clock: float) -> frozenset[Probe]:
         intervals = {
@@ -126,9 +204,13 @@ class OrgRunner:
         return frozenset(due | {Probe.SESSION}) if Probe.LOGIN in due else frozenset(due)
 
     def _is_due(self, probe: Probe, interval: float, clock: float) -> bool:
-        tried = self._tried.get(probe)
-        # Cycles do not fall exactly on a multiple: half a cycle early is on time.
-        return tried is None or clock - tried >= interval - self.org.interval / 2
+        tried = self.tried.get(probe)
+        if tried is None:
+            return True
+        # What is due between two cycles is done in the later one: never more often than asked.
+        own = self.org.interval
+        whole = math.ceil(interval / own) * own
+        return clock - tried >= whole - min(own / 2, _TOLERANCE_SECONDS)
 
     def _remember(self, result: ProbeResult, clock: float) -> None:
         # What was due but never came to its turn stays due: after an outage the login is tried in
@@ -138,7 +220,7 @@ class OrgRunner:
                 case Skipped(cause=SkipCause.NOT_DUE | SkipCause.NO_VERDICT | SkipCause.IN_FLIGHT):
                     continue
                 case _:
-                    self._tried[name] = clock
+                    self.tried[name] = clock
 
     def _tell(self, transition: Transition, result: ProbeResult) -> None:
         handshake = result.handshake
@@ -153,43 +235,3 @@ class OrgRunner:
             **({"address": result.address} if result.address else {}),
             **({"lasted": str(transition.lasted)} if transition.lasted else {}),
         )
-
-
-class _Contexts:
-    """The TLS contexts of an org, made again only when the identity or the trust file changes."""
-
-    def __init__(self, org: Org) -> None:
-        self._org = org
-        self._made_from: tuple[Identity, object] | None = None
-        self._keys: Keys | Failure = Failure(Reason.CLIENT_MATERIAL_UNREADABLE)
-
-    def keys(self, identity: Identity) -> Keys | Failure:
-        """Return keys that present `identity`; those made before while new ones cannot be made."""
-        source = (identity, self._trust_file())
-        if self._made_from is not None and source == self._made_from:
-            return self._keys
-        made = self._make(identity)
-        if isinstance(made, Keys) or not isinstance(self._keys, Keys):
-            self._keys = made
-        if isinstance(made, Keys):
-            self._made_from = source
-        return self._keys
-
-    def _make(self, identity: Identity) -> Keys | Failure:
-        endpoint, trust = self._org.endpoint, self._org.trust
-        presenting = client_context(endpoint, trust, identity)
-        if isinstance(presenting, Failure):
-            return presenting
-        bare = client_context(endpoint, trust, None)
-        if isinstance(bare, Failure):
-            return bare
-        return Keys(identity.chain, presenting, bare)
-
-    def _trust_file(self) -> object:
-        if self._org.trust.file is None:
-            return None
-        try:
-            stat = Path(self._org.trust.file).stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -4,20 +4,45 @@ The only module that imports APScheduler (3.x; 4 is not released for production)
 told: a late run is still wanted (`misfire_grace_time=None`; the default drops a run that is 1 s
 late), several missed runs are one (`coalesce`), no overlap (`max_instances=1`), and no jitter: its
 jitter accumulates, so that "every 10 s ± 5" runs every 12.5 s. The phase of an org is a hash of its
-name, so that neither a start nor a restart makes all orgs begin at once. Its shutdown cancels what
-is under way, so draining is done here.
+name, so that neither a start nor a restart makes all orgs begin at once.
+
+Three things are done here because it cannot do them. Its own interval trigger walks through every
+missed run, which takes seconds after a day's sleep. It plans by the wall clock and waits by the
+monotonic one, so after a step back it would sleep until the old time comes round again. And its
+shutdown cancels what is under way and logs that as an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+from apscheduler.events import (
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_SUBMITTED,
+    JobSubmissionEvent,
+)
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
+
+Job = Callable[[float], Awaitable[None]]
+
+# How often the clocks are compared, and from which difference on it is a jump. NTP corrects less
+# than half a second by slewing (ntpd(8)), which needs nothing done.
+_LOOK_SECONDS: Final = 5.0
+_JUMP_SECONDS: Final = 1.0
+
+# How long something may take to end that was told to.
+_CANCEL_SECONDS: Final = 5.0
+
+# No org's name has a blank.
+_BEAT: Final = "the beat"
 
 
 def phase(name: str, interval: float) -> float:
@@ -32,11 +57,32 @@ def next_start(name: str, interval: float, now: float) -> float:
     return now + (offset - now) % interval
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Runs of `name` that did not take place, because the one before still ran or we were late.
+
+    `repeated` tells that this goes on: there were not yet two runs in a row in time again.
+    """
+
+    name: str
+    runs: int
+    overlap: bool
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a drain ended: runs that were cancelled, and runs that waited and never began."""
+
+    cancelled: int
+    never_began: int
+
+
 class Schedule:
     """Runs one coroutine function for each name, with at most `max_in_flight` at a time.
 
-    `clock` gives Unix seconds. `on_start` is told how late each run began (seconds); `on_overlap`
-    is told the name of a run that was skipped because the previous one was still under way.
+    `clock` gives Unix seconds and may jump, `monotonic` may not. `on_start` is told how late each
+    run began (seconds); `on_missed` is told of runs that did not take place.
     """
 
     def __init__(
@@ -44,37 +90,48 @@ class Schedule:
         clock: Callable[[], float],
         max_in_flight: int,
         on_start: Callable[[float], None],
-        on_overlap: Callable[[str], None],
+        on_missed: Callable[[Missed], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._slots = asyncio.Semaphore(max_in_flight)
         self._on_start = on_start
-        self._on_overlap = on_overlap
+        self._on_missed = on_missed
+        self._intervals: dict[str, float] = {}
+        # When a run should have begun, from its submission until it begins.
+        self._planned: dict[str, float] = {}
+        # How many runs in time it still takes until a series of missed ones is over.
+        self._behind: dict[str, int] = {}
+        self._waiting: set[asyncio.Task[object]] = set()
         self._running: set[asyncio.Task[object]] = set()
+        self._draining = False
+        self._cancelled = 0
+        self._never_began = 0
+        self._clocks = _Clocks(clock, monotonic)
+        self._look: asyncio.TimerHandle | None = None
+        # Its warnings are only the overlaps that `on_missed` is told of.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
+        self._scheduler.add_listener(self._submitted, EVENT_JOB_SUBMITTED)
         self._scheduler.add_listener(self._overlapped, EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
         """Begin to run what was added; needs a running event loop."""
-        self._scheduler.start()
+        if not self._scheduler.running:
+            self._scheduler.start(paused=True)
+        self._replan()
+        self._look_again()
 
-    def add(self, name: str, interval: float, job: Callable[[], Awaitable[None]]) -> None:
+    def add(self, name: str, interval: float, job: Job) -> None:
         """Run `job` every `interval` seconds from its phase on, replacing an older job.
 
-        The job must not raise: whoever gives it knows what to do with a bug.
+        It is told how late it begins (seconds). It must not raise: whoever gives it knows what to
+        do with a bug.
         """
-        begins = next_start(name, interval, self._clock())
-        self._scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=interval, timezone=UTC),
-            args=(name, interval, job),
-            id=name,
-            replace_existing=True,
-            next_run_time=datetime.fromtimestamp(begins, UTC),
-        )
+        self._add(name, interval, self._run, (name, job))
 
     def beat(self, interval: float, beat: Callable[[], object]) -> None:
         """Call `beat` every `interval` seconds, as a sign that the schedule still works."""
@@ -83,45 +140,184 @@ class Schedule:
         async def run() -> None:
             beat()
 
-        self._scheduler.add_job(run, IntervalTrigger(seconds=interval, timezone=UTC))
+        self._add(_BEAT, interval, run, ())
 
     def remove(self, name: str) -> None:
         """Run this name no more; a run under way ends by itself."""
         self._scheduler.remove_job(name)
+        del self._intervals[name]
+        self._planned.pop(name, None)
+        self._behind.pop(name, None)
+
+    def next_run(self, name: str) -> float:
+        """Return when the next run of a name is planned (Unix seconds); KeyError if it has none."""
+        job = self._scheduler.get_job(name)
+        if job is None:
+            raise KeyError(name)
+        moment: datetime = job.next_run_time
+        return moment.timestamp()
 
     @property
     def in_flight(self) -> int:
         """The number of runs under way."""
         return len(self._running)
 
-    async def drain(self, seconds: float) -> int:
-        """Start nothing more, wait for what is under way, and cancel what takes longer.
+    def look_at_clocks(self) -> None:
+        """Plan everything anew if the wall clock was set, or stood still with the machine."""
+        if self._clocks.jumped() and not self._draining:
+            self._replan()
 
-        Returns how many runs had to be cancelled.
-        """
+    async def drain(self, seconds: float) -> Drained:
+        """Start nothing more, wait for what is under way, and cancel what takes longer."""
+        self._draining = True
+        if self._look is not None:
+            self._look.cancel()
+        if not self._scheduler.running:
+            return Drained(0, 0)
         self._scheduler.pause()
-        late: set[asyncio.Task[object]] = set()
+        # What was submitted in this very moment begins, and sees that it must not.
+        await asyncio.sleep(0)
+        await _cancel(self._waiting)
         if self._running:
-            _, late = await asyncio.wait(self._running, timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+            await asyncio.wait(self._running, timeout=seconds)
+        await _cancel(self._running)
         self._scheduler.shutdown(wait=False)
-        return len(late)
+        # It shuts down in the next round of the event loop.
+        await asyncio.sleep(0)
+        return Drained(self._cancelled, self._never_began)
 
-    async def _run(self, name: str, interval: float, job: Callable[[], Awaitable[None]]) -> None:
+    def _replan(self) -> None:
+        """Plan the next run of each name from the clock as it is now."""
+        now = self._clock()
+        # While it pauses, it does not wake up for each change.
+        self._scheduler.pause()
+        for name, interval in self._intervals.items():
+            begins = datetime.fromtimestamp(next_start(name, interval, now), UTC)
+            self._scheduler.modify_job(name, next_run_time=begins)
+        self._scheduler.resume()
+
+    def _add(
+        self,
+        name: str,
+        interval: float,
+        function: Callable[..., Awaitable[None]],
+        arguments: tuple[object, ...],
+    ) -> None:
+        if not self._scheduler.running:
+            # Until `start` it plans without running anything.
+            self._scheduler.start(paused=True)
+        self._scheduler.add_job(
+            function,
+            _Phase(name, interval),
+            args=arguments,
+            id=name,
+            replace_existing=True,
+            next_run_time=datetime.fromtimestamp(next_start(name, interval, self._clock()), UTC),
+        )
+        self._intervals[name] = interval
+
+    async def _run(self, name: str, job: Job) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a run is a task")
-        due = next_start(name, interval, self._clock() - interval / 2)
-        async with self._slots:
-            self._running.add(task)
-            self._on_start(max(0.0, self._clock() - due))
-            try:
-                await job()
-            finally:
-                self._running.discard(task)
+        planned = self._planned.pop(name, None)
+        self._waiting.add(task)
+        try:
+            async with self._slots:
+                if not self._draining:
+                    self._waiting.discard(task)
+                    self._running.add(task)
+                    late = 0.0 if planned is None else max(0.0, self._clock() - planned)
+                    self._on_start(late)
+                    await job(late)
+        except asyncio.CancelledError:
+            # APScheduler would log our own cancelling as a bug; the task ends here anyway.
+            if not self._draining:
+                raise
+            self._cancelled += task in self._running
+        finally:
+            self._never_began += task in self._waiting
+            self._waiting.discard(task)
+            self._running.discard(task)
+
+    def _submitted(self, event: JobSubmissionEvent) -> None:
+        name = event.job_id
+        self._planned[name] = self._begun(event)
+        missed = self._coalesced(name, self._planned[name])
+        if missed:
+            self._tell(name, missed, overlap=False)
+        elif name in self._behind:
+            self._behind[name] -= 1
+            if not self._behind[name]:
+                del self._behind[name]
 
     def _overlapped(self, event: JobSubmissionEvent) -> None:
-        self._on_overlap(event.job_id)
+        name = event.job_id
+        self._tell(name, 1 + self._coalesced(name, self._begun(event)), overlap=True)
+
+    def _begun(self, event: JobSubmissionEvent) -> float:
+        """Return when the run should have begun, by the clock as it is now."""
+        self.look_at_clocks()
+        moment: datetime = event.scheduled_run_times[-1]
+        # What was planned before the clock jumped ahead is not late; it was never its time.
+        return max(moment.timestamp(), self._clocks.valid_from)
+
+    def _coalesced(self, name: str, planned: float) -> int:
+        interval = self._intervals.get(name)
+        return 0 if interval is None else max(0, int((self._clock() - planned) // interval))
+
+    def _tell(self, name: str, runs: int, *, overlap: bool) -> None:
+        if name == _BEAT:
+            return
+        repeated = name in self._behind
+        self._behind[name] = 2
+        self._on_missed(Missed(name, runs, overlap, repeated))
+
+    def _look_again(self) -> None:
+        self.look_at_clocks()
+        self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_again)
+
+
+class _Phase(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
+    """Fires at the name's phase; from however long ago, in one step to the first after now."""
+
+    __slots__ = ("_interval", "_name")
+
+    def __init__(self, name: str, interval: float) -> None:
+        self._name = name
+        self._interval = interval
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return the first phase after both moments."""
+        earliest = now.timestamp()
+        if previous_fire_time is not None:
+            # Not just after: what was rounded to a microsecond may lie before its own phase.
+            earliest = max(earliest, previous_fire_time.timestamp() + self._interval / 2)
+        return datetime.fromtimestamp(next_start(self._name, self._interval, earliest), UTC)
+
+
+async def _cancel(tasks: set[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+
+
+class _Clocks:
+    """Notices when wall and monotonic clock do not go on together."""
+
+    def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._difference = wall() - monotonic()
+        self.valid_from = float("-inf")
+
+    def jumped(self) -> bool:
+        """Tell whether there was a jump since the last call; `valid_from` is then its end."""
+        now = self._wall()
+        difference = now - self._monotonic()
+        jump, self._difference = difference - self._difference, difference
+        if abs(jump) <= _JUMP_SECONDS:
+            return False
+        self.valid_from = now
+        return True

@@ -98,14 +98,14 @@ class ProbeStatus:
                 return replace(
                     after,
                     failures=self.failures + 1,
-                    failures_by_reason=_one_more(self.failures_by_reason, reason),
+                    failures_by_reason=_more(self.failures_by_reason, reason),
                 )
             case Undetermined():
                 return after
 
-    def passed_over(self, cause: SkipCause) -> ProbeStatus:
-        """Return the status after a run that did not take place."""
-        return replace(self, skipped=_one_more(self.skipped, cause))
+    def passed_over(self, cause: SkipCause, times: int = 1) -> ProbeStatus:
+        """Return the status after runs that did not take place."""
+        return replace(self, skipped=_more(self.skipped, cause, times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +253,14 @@ class Board:
         not_evaluated: Iterable[str] = (),
         deadlines: Mapping[str, datetime] | None = None,
         maintenance: bool = False,
+        of: Org | None = None,
     ) -> tuple[Transition, ...]:
         """Take in one cycle and how it was judged; return the changes worth a line in the log.
 
-        A result for an org, or of a probe, that a reload removed meanwhile changes nothing.
+        A result for an org, or of a probe, that a reload removed meanwhile changes nothing, nor
+        does one of an org that was replaced: `of`, if given, is the very org that was probed.
         """
-        before = self._snapshots.get(result.org)
+        before = self._current(result.org, of)
         if before is None:
             return ()
         probes = dict(before.probes)
@@ -296,11 +298,11 @@ class Board:
         )
         return tuple(transitions)
 
-    def skipped(self, name: str, probe: Probe, cause: SkipCause) -> None:
-        """Count a run that did not take place; nothing happens when org or probe is unknown."""
+    def skipped(self, name: str, probe: Probe, cause: SkipCause, times: int = 1) -> None:
+        """Count runs that did not take place; nothing happens when org or probe is unknown."""
         before = self._snapshots.get(name)
         if before is not None and probe in before.probes:
-            after = {**before.probes, probe: before.probes[probe].passed_over(cause)}
+            after = {**before.probes, probe: before.probes[probe].passed_over(cause, times)}
             self._put(replace(before, probes=_frozen(after)))
 
     def login_limits(
@@ -308,15 +310,17 @@ class Board:
         name: str,
         breaker_open: bool | None,  # noqa: FBT001 - a state that is told, not a switch
         budget_remaining: int | None,
+        *,
+        of: Org | None = None,
     ) -> None:
-        """Take in whether logins are stopped and how many are left in this hour."""
-        before = self._snapshots.get(name)
+        """Take in whether logins are stopped and how many are left in this hour; `of` as above."""
+        before = self._current(name, of)
         if before is not None and before.org.login is not None:
             self._put(replace(before, breaker_open=breaker_open, budget_remaining=budget_remaining))
 
-    def identity_failed(self, name: str) -> None:
-        """Count a changed certificate or key that could not be used."""
-        before = self._snapshots.get(name)
+    def identity_failed(self, name: str, *, of: Org | None = None) -> None:
+        """Count a changed certificate or key that could not be used; `of` as above."""
+        before = self._current(name, of)
         if before is not None:
             failures = before.identity_reload_failures + 1
             self._put(replace(before, identity_reload_failures=failures))
@@ -330,8 +334,14 @@ class Board:
         return self._snapshots.get(name)
 
     def every_org_seen(self) -> bool:
-        """Tell whether each org has had at least one cycle; from any thread."""
-        return all(snapshot.cycles for snapshot in self.snapshots())
+        """Tell whether there are orgs and each has had at least one cycle; from any thread."""
+        snapshots = self.snapshots()
+        return bool(snapshots) and all(snapshot.cycles for snapshot in snapshots)
+
+    def _current(self, name: str, of: Org | None) -> Snapshot | None:
+        known = self._snapshots.get(name)
+        # The very object: an org that a reload changed there and back is another one.
+        return known if known is None or of is None or known.org is of else None
 
     def _put(self, snapshot: Snapshot) -> None:
         # Assignment to an existing key keeps the order and is atomic for readers.
@@ -373,8 +383,8 @@ def _transition(
     )
 
 
-def _one_more(counts: Mapping[_Key, int], key: _Key) -> Mapping[_Key, int]:
-    return _frozen({**counts, key: counts.get(key, 0) + 1})
+def _more(counts: Mapping[_Key, int], key: _Key, times: int = 1) -> Mapping[_Key, int]:
+    return _frozen({**counts, key: counts.get(key, 0) + times})
 
 
 def _without(chains: Mapping[Side, SeenChain], side: Side) -> Mapping[Side, SeenChain]:

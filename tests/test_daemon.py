@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import signal
+import threading
 from collections import Counter
+from dataclasses import replace
 
 import httpx
 import pytest
+import structlog
 from fleet import Fleet
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent import config
-from agent.daemon import Daemon, changes
+from agent.daemon import Daemon, DaemonError, changes
 from agent.reason import Reason
 from agent.result import Failure, Probe, SkipCause, Success
-from agent.schedule import phase
+from agent.schedule import Missed, phase
 from agent.simulator.pki import ClientCertificate
 
 
@@ -29,9 +34,10 @@ async def until(condition, seconds=15.0):
 class Running:
     """A started daemon and what a test asks of it."""
 
-    def __init__(self, fleet):
+    def __init__(self, fleet, load=None):
         self.fleet = fleet
-        self.daemon = Daemon(config.load(fleet.file), lambda: config.load(fleet.file), os.environ)
+        load = load or (lambda: config.load(fleet.file))
+        self.daemon = Daemon(config.load(fleet.file), load, os.environ)
 
     async def __aenter__(self):
         host, port = await self.daemon.start()
@@ -309,6 +315,121 @@ async def test_y148_reloads_in_quick_succession_during_a_cycle_make_no_double_jo
     assert simulator.record.logins == 1
 
 
+async def test_a_changed_org_keeps_its_login_clock_and_its_counters(fleet):
+    simulator = await fleet.add("emea")
+    async with Running(fleet) as running:
+        await running.cycled("emea")
+        fleet.configure("emea", username="probe@emea.example", refusal_interval="7m")
+        assert await running.daemon.reload()
+        await running.cycled("emea", 2)
+        refusals = running.daemon.board.get("emea").probes[Probe.REFUSAL].attempts
+
+    assert simulator.record.logins == 1
+    assert refusals == 1
+
+
+async def test_a_cycle_of_the_old_configuration_does_not_show_in_the_new_one(fleet):
+    await fleet.add("emea")
+    async with Running(fleet) as running:
+        await running.cycled("emea")
+        old = running.daemon._runners["emea"]
+        fleet.configure("emea", connect_to="127.0.0.1:1", interval="1h")
+        assert await running.daemon.reload()
+        before = running.daemon.board.get("emea")
+        await old.run()
+        after = running.daemon.board.get("emea")
+
+    assert before.client_auth is None
+    assert after is before
+
+
+async def test_a_bug_while_reloading_changes_nothing_is_counted_and_heals(fleet):
+    await fleet.add("emea")
+    cursed = []
+
+    def load():
+        settings = config.load(fleet.file)
+        if not cursed:
+            return settings
+        other = replace(settings.orgs["emea"], name="apac", policy=None)
+        return replace(settings, orgs={**settings.orgs, "apac": other})
+
+    async with Running(fleet, load) as running:
+        cursed.append("an org that no runner can be made of")
+        assert not await running.daemon.reload()
+        bad = await running.value("sfmtls_config_last_reload_successful")
+        bugs = await running.value("sfmtls_internal_errors_total", component="reload")
+        watched = [snapshot.org.name for snapshot in running.daemon.board.snapshots()]
+        cursed.clear()
+        await fleet.add("apac")
+        assert await running.daemon.reload()
+        await running.cycled("apac")
+        good = await running.value("sfmtls_config_last_reload_successful")
+
+    assert (bad, bugs, watched) == (0, 1, ["emea"])
+    assert good == 1
+
+
+async def test_an_unexpected_error_while_reading_the_configuration_is_no_end(fleet):
+    await fleet.add("emea")
+
+    def load():
+        raise RuntimeError("Symlink loop")
+
+    async with Running(fleet, load) as running:
+        assert not await running.daemon.reload()
+        assert await running.value("sfmtls_config_last_reload_successful") == 0
+        await running.cycled("emea")
+
+
+async def test_a_reload_sets_the_log_and_says_what_needs_a_restart_each_time(fleet):
+    await fleet.add("emea")
+    ours = logging.getLogger("agent")
+    level, handlers = ours.level, list(logging.getLogger().handlers)
+    before = structlog.get_config()
+    head = fleet._head
+    async with Running(fleet) as running:
+        try:
+            fleet._head = head.replace(
+                "[agent]\n", '[agent]\nlog_level = "error"\nbreaker_hold = "5m"\n'
+            )
+            fleet.write()
+            told = []
+            for _ in range(2):
+                with structlog.testing.capture_logs() as entries:
+                    assert await running.daemon.reload()
+                told.append([e["key"] for e in entries if "restart" in e["event"]])
+            chosen = ours.level
+        finally:
+            ours.setLevel(level)
+            logging.getLogger().handlers[:] = handlers
+            structlog.configure(**before)
+
+    assert chosen == logging.ERROR
+    assert told == [["agent.breaker_hold"]] * 2
+
+
+async def test_stopping_ends_a_reload_under_way(fleet):
+    await fleet.add("emea")
+    reading, release = threading.Event(), threading.Event()
+
+    def load():
+        reading.set()
+        release.wait(10)
+        return config.load(fleet.file)
+
+    running = Running(fleet, load)
+    await running.daemon.start()
+    reload = asyncio.create_task(running.daemon.reload())
+    await asyncio.to_thread(reading.wait, 10)
+    await running.daemon.stop()
+    release.set()
+
+    assert await reload is False
+    assert await running.daemon.reload() is False, "nor does another one begin"
+    assert running.daemon._reloads == set()
+
+
 async def test_reload_over_http_works_only_when_enabled(tmp_path):
     (tmp_path / "off").mkdir()
     (tmp_path / "on").mkdir()
@@ -338,7 +459,7 @@ async def test_a_bug_in_one_orgs_cycle_is_counted_and_stops_no_other(fleet):
     await fleet.add("cursed")
     async with Running(fleet) as running:
 
-        async def bug():
+        async def bug(_late):
             raise ZeroDivisionError("a bug")
 
         running.daemon._runners["cursed"].cycle = bug
@@ -351,6 +472,44 @@ async def test_a_bug_in_one_orgs_cycle_is_counted_and_stops_no_other(fleet):
     assert errors >= 2
     assert snapshot.probes[Probe.HANDSHAKE].last.reason is Reason.INTERNAL
     assert isinstance(good.last, Success)
+
+
+async def test_missed_cycles_are_counted_and_a_series_is_one_line(fleet):
+    await fleet.add("emea")
+    async with Running(fleet) as running:
+        with structlog.testing.capture_logs() as entries:
+            running.daemon._missed(Missed("emea", 1, overlap=True, repeated=False))
+            running.daemon._missed(Missed("emea", 3, overlap=False, repeated=True))
+        skipped = await running.value(
+            "sfmtls_probe_skipped_total", org="emea", probe="handshake", cause="overlap"
+        )
+
+    assert [entry["log_level"] for entry in entries if "skipped" in entry["event"]] == [
+        "warning",
+        "debug",
+    ]
+    assert skipped == 4
+
+
+async def test_an_agent_whose_web_server_ended_stops_and_says_so(fleet):
+    await fleet.add("emea")
+    daemon = Running(fleet).daemon
+    run = asyncio.create_task(daemon.run())
+    await until(lambda: daemon._web._running is not None and daemon._web._server.started)
+    daemon._web._server.should_exit = True
+    with pytest.raises(DaemonError, match="the web server ended by itself"):
+        await run
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.remove_signal_handler(number)
+
+    errors = {
+        sample.labels["component"]: sample.value
+        for family in daemon._instruments.families()
+        for sample in family.samples
+        if sample.name == "sfmtls_internal_errors_total"
+    }
+    assert errors["web"] == 1
 
 
 async def test_stopping_waits_for_the_cycle_under_way_and_loses_no_login(fleet):

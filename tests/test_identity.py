@@ -591,3 +591,32 @@ def test_a_damaged_certificate_gives_an_identity_error_or_none(content, source):
 def test_a_damaged_key_gives_an_identity_error_or_none(content, source):
     identity_or_error(source(LEAF + block("PRIVATE KEY", base64.b64encode(content))))
     identity_or_error(source(LEAF, content))
+
+
+def test_a_pair_that_whoever_presents_it_cannot_use_is_counted_once_and_the_old_one_stays(source):
+    where = source(pair().chain_pem, pair().key_pem)
+    rotation = Rotation(where, {})
+    old = rotation.refresh()
+    source(pair("new").chain_pem, pair("new").key_pem)
+    refusal = Failure(Reason.CLIENT_MATERIAL_UNREADABLE, "too weak")
+    asked = []
+
+    def refuse(fresh):
+        asked.append(fresh.leaf.subject)
+        return refusal
+
+    assert [rotation.refresh(refuse) for _ in range(2)] == [old, old]
+    assert (rotation.failures, rotation.changes) == (1, 0)
+    assert rotation.last_failure == refusal
+    assert len(asked) == 1
+
+
+def test_its_twin_that_can_be_used_replaces_the_old_one(source):
+    where = source(pair().chain_pem, pair().key_pem)
+    rotation = Rotation(where, {})
+    old = rotation.refresh()
+    source(pair("new").chain_pem, pair("new").key_pem)
+    new = rotation.refresh(lambda _: None)
+
+    assert new != old
+    assert (rotation.failures, rotation.changes) == (0, 1)

@@ -595,11 +595,11 @@ def fleet(act):
 
 
 def test_internal_errors_are_counted_by_component_from_zero():
-    counted = fleet(lambda instruments: instruments.internal_error(Component.STORE))
+    counted = fleet(lambda instruments: instruments.internal_error(Component.POLICY))
 
     assert {key[1]: value for key, value in counted.items() if "errors" in key[0]} == {
         **dict.fromkeys(Component, 0),
-        "store": 1,
+        "policy": 1,
     }
 
 

@@ -407,6 +407,10 @@ def test_every_org_is_seen_after_a_cycle_each_even_a_failed_one():
     assert made.every_org_seen()
 
 
+def test_an_empty_board_has_not_seen_every_org():
+    assert not board().every_org_seen()
+
+
 def test_what_the_board_hands_out_cannot_be_changed():
     made, _ = recorded(result())
     snapshot = made.get("emea")
@@ -464,3 +468,27 @@ def test_a_snapshot_s_repr_says_how_the_org_stands():
         "<Snapshot emea: handshake failure (tcp_refused), login success, session success, "
         "refusal success, 2 cycles>"
     )
+
+
+def test_what_was_seen_of_an_org_before_it_was_replaced_changes_nothing():
+    first = org()
+    made = board(first)
+    second = replace(first)
+    made.replace(second)
+    untouched = made.get("emea")
+
+    assert made.record(result(), of=first) == ()
+    made.login_limits("emea", breaker_open=True, budget_remaining=0, of=first)
+    made.identity_failed("emea", of=first)
+
+    assert made.get("emea") is untouched
+    made.record(result(), of=second)
+    assert made.get("emea").cycles == 1
+
+
+def test_several_runs_can_be_skipped_at_once():
+    made = board(org())
+    made.skipped("emea", Probe.HANDSHAKE, SkipCause.OVERLAP)
+    made.skipped("emea", Probe.HANDSHAKE, SkipCause.OVERLAP, 3)
+
+    assert made.get("emea").probes[Probe.HANDSHAKE].skipped == {SkipCause.OVERLAP: 4}

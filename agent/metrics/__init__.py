@@ -5,10 +5,11 @@ of a Snapshot, `fleet` counts what is not about one org, `exposition` renders bo
 lists them. Nothing here does I/O or reads a clock: `now` is passed in.
 """
 
+from agent.component import Component
 from agent.metrics.catalogue import CATALOGUE, reference
 from agent.metrics.exposition import Exposition
 from agent.metrics.family import Family, Kind
-from agent.metrics.fleet import Component, Instruments
+from agent.metrics.fleet import Instruments
 from agent.metrics.org import org_families
 
 __all__ = [

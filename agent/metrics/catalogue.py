@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from agent.component import Component
 from agent.metrics.family import Family
-from agent.metrics.fleet import FLEET_FAMILIES, Component
+from agent.metrics.fleet import FLEET_FAMILIES
 from agent.metrics.org import INFO_VALUE_LENGTH, ORG_FAMILIES
 from agent.policy.rule import Severity
 from agent.result import ClientAuth, Probe, SkipCause, Stage

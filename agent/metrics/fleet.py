@@ -6,26 +6,15 @@ import platform
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 import agent
+from agent.component import Component
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind
 from agent.result import Stage
-
-
-class Component(StrEnum):
-    """The parts of the agent whose bugs are counted apart."""
-
-    CYCLE = "cycle"
-    SCHEDULE = "schedule"
-    WEB = "web"
-    STORE = "store"
-    POLICY = "policy"
-
 
 _BUILD_INFO: Final = Family(
     "sfmtls_build_info",

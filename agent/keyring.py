@@ -1,0 +1,227 @@
+"""What each org presents: its certificate and key, with the TLS contexts made from them.
+
+A new pair is in use when OpenSSL takes it, and only then: chain, key and contexts change together
+or not at all. Files may lie where reading them hangs (a network mount), so they are read in a
+thread of their own, one at a time for each org; a cycle waits a little and goes on with what it
+has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLContext
+from typing import Final
+from weakref import WeakValueDictionary
+
+from agent.chain import Anchors
+from agent.identity import Identity, Rotation
+from agent.judge import anchors_of
+from agent.org import Endpoint, Org, TlsVersion, TrustAnchors
+from agent.probe.tls import client_context
+from agent.reason import Reason
+from agent.result import Failure
+
+# What a file's status says of its content: inode, time of change in ns, size.
+_Stamp = tuple[int, int, int] | None
+
+# Reading takes less than a millisecond, making contexts for a new pair a tenth of a second.
+_PATIENCE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A pair that OpenSSL has taken, and two contexts: one that presents it, one that does not."""
+
+    identity: Identity
+    presenting: SSLContext
+    bare: SSLContext
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the files found.
+
+    `presented` is what to use now, a Failure only if there never was anything; `anchors` are the
+    roots that the org trusts, None while they were never read. The rest is news: `renewed` tells
+    that another pair than before is in use, `refused` why a changed one is not, `distrusted` why a
+    changed trust file is not, and `slow` that reading hangs.
+    """
+
+    presented: Presented | Failure
+    anchors: Anchors | None
+    renewed: bool = False
+    refused: Failure | None = None
+    distrusted: Failure | None = None
+    slow: bool = False
+
+
+class BareContexts:
+    """Contexts that present nothing, shared by all orgs that verify servers in the same way.
+
+    Loading a bundle costs tens of milliseconds and a megabyte; a context that nobody uses any more
+    is forgotten. May be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakValueDictionary[object, SSLContext] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def get(self, endpoint: Endpoint, trust: TrustAnchors, stamp: _Stamp) -> SSLContext | Failure:
+        """Return a context for this trust, with its file as it is now."""
+        key = (endpoint.tls_min, endpoint.tls_max, trust, stamp)
+        with self._lock:
+            known = self._made.get(key)
+        if known is not None:
+            return known
+        # Not under the lock: reading one org's trust file may hang.
+        made = client_context(endpoint, trust, None)
+        if isinstance(made, Failure):
+            return made
+        with self._lock:
+            return self._made.setdefault(key, made)
+
+
+class Keyring:
+    """Holds what one org presents, and looks after it."""
+
+    def __init__(
+        self,
+        org: Org,
+        environ: Mapping[str, str],
+        bare: BareContexts,
+        rotation: Rotation | None = None,
+    ) -> None:
+        self._org = org
+        self._environ = environ
+        self._bare = bare
+        self._rotation = rotation or Rotation(org.identity, environ)
+        self._presented: Presented | None = None
+        self._made_from: tuple[Identity, _Stamp] | None = None
+        self._fresh: tuple[Identity, SSLContext] | None = None
+        self._anchors: Anchors | None = None
+        self._anchors_from: _Stamp = None
+        self._distrusted: Failure | None = None
+        self._reading: asyncio.Future[Look] | None = None
+        self._slow = False
+
+    def succeeded_by(self, org: Org) -> Keyring:
+        """Return the keyring for the org as it is configured now, with what this one has for it.
+
+        A good pair in memory must survive a reload that comes while its file is half written.
+        """
+        if org.identity != self._org.identity:
+            return Keyring(org, self._environ, self._bare)
+        if _tls_settings(org) != _tls_settings(self._org):
+            return Keyring(org, self._environ, self._bare, self._rotation)
+        return self
+
+    async def look(self, seconds: float = _PATIENCE_SECONDS) -> Look:
+        """Read the files again and return what to present now; it takes no longer than that."""
+        if self._reading is None:
+            self._reading = _in_a_thread(self._read, f"keys {self._org.name}")
+        await asyncio.wait([self._reading], timeout=seconds)
+        if not self._reading.done():
+            news, self._slow = not self._slow, True
+            why = f"reading the files takes longer than {seconds:g} s"
+            unread = Failure(Reason.CLIENT_MATERIAL_UNREADABLE, why)
+            return Look(self._presented or unread, self._anchors, slow=news)
+        found, self._reading, self._slow = self._reading, None, False
+        return found.result()
+
+    # --- in the thread
+
+    def _read(self) -> Look:
+        stamp = _stamp(self._org.trust)
+        if self._anchors is None or stamp != self._anchors_from:
+            self._anchors, self._anchors_from = anchors_of(self._org.trust), stamp
+        failures = self._rotation.failures
+        identity = self._rotation.refresh(self._accept)
+        refused = self._rotation.last_failure if self._rotation.failures > failures else None
+        if isinstance(identity, Failure):
+            return Look(identity, self._anchors, refused=refused)
+        before, known = self._presented, self._distrusted
+        if before is None or (identity, stamp) != self._made_from:
+            self._distrusted = self._make(identity, stamp)
+        else:
+            self._distrusted = None
+        if (now := self._presented) is None:
+            return Look(
+                self._distrusted or Failure(Reason.INTERNAL), self._anchors, refused=refused
+            )
+        return Look(
+            now,
+            self._anchors,
+            renewed=before is not None and before.identity != now.identity,
+            refused=refused,
+            distrusted=self._distrusted if self._distrusted != known else None,
+        )
+
+    def _accept(self, identity: Identity) -> Failure | None:
+        """Make the context of a new pair; Failure if it is the pair that OpenSSL refuses."""
+        made = client_context(self._org.endpoint, self._org.trust, identity)
+        if isinstance(made, SSLContext):
+            self._fresh = (identity, made)
+            return None
+        if made.reason is Reason.CLIENT_MATERIAL_UNREADABLE:
+            return made
+        # It did not get as far as the pair.
+        alone = client_context(self._org.endpoint, TrustAnchors(system=False), identity)
+        return alone if isinstance(alone, Failure) else None
+
+    def _make(self, identity: Identity, stamp: _Stamp) -> Failure | None:
+        bare = self._bare.get(self._org.endpoint, self._org.trust, stamp)
+        if isinstance(bare, Failure):
+            return bare
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and fresh[0] == identity:
+            presenting: SSLContext | Failure = fresh[1]
+        else:
+            presenting = client_context(self._org.endpoint, self._org.trust, identity)
+        if isinstance(presenting, Failure):
+            return presenting
+        self._presented = Presented(identity, presenting, bare)
+        self._made_from = (identity, stamp)
+        return None
+
+
+def _tls_settings(org: Org) -> tuple[TlsVersion, TlsVersion, TrustAnchors]:
+    return org.endpoint.tls_min, org.endpoint.tls_max, org.trust
+
+
+def _stamp(trust: TrustAnchors) -> _Stamp:
+    if trust.file is None:
+        return None
+    try:
+        status = Path(trust.file).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _in_a_thread(work: Callable[[], Look], name: str) -> asyncio.Future[Look]:
+    """Do it in a thread that keeps neither others waiting nor the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Look] = loop.create_future()
+
+    def settle(found: Look | Exception) -> None:
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+    def run() -> None:
+        try:
+            found: Look | Exception = work()
+        except Exception as error:  # noqa: BLE001 - raised again in whoever asked
+            found = error
+        # The loop is gone when the agent has ended meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

@@ -1,0 +1,402 @@
+"""One org's cycles: what is presented, what is due, what a reload keeps, and bugs of our own.
+
+Nothing listens where these orgs are, so a cycle ends at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import socket
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import structlog
+from boards import violation
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from agent import once
+from agent.component import Component
+from agent.config import AgentSettings, Settings, WebSettings
+from agent.gate import Gatekeeper, Hold
+from agent.identity import read
+from agent.judge import Verdict
+from agent.keyring import BareContexts, Keyring, Presented
+from agent.org import ClientIdentity, Endpoint, FromFile, Org, TlsVersion, TrustAnchors
+from agent.policy import Judgement
+from agent.policy.tables import shipped_tables
+from agent.probe.dns import Resolver
+from agent.reason import Reason
+from agent.result import Failure, Probe
+from agent.runner import OrgRunner, Services
+from agent.simulator.pki import ClientCertificate, Pki
+from agent.state import Board
+
+
+def now():
+    return datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def logged():
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+class Place:
+    """A folder with what an org needs, and an org that watches a port where nobody listens."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.pki = Pki.create(now())
+        self.root = folder / "root.pem"
+        self.root.write_bytes(self.pki.servers.root_pem())
+        self.file = folder / "client.pem"
+        self.deploy_good()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        where = FromFile(str(self.file))
+        self.org = Org(
+            name="emea",
+            endpoint=Endpoint("emea.my.salesforce.com", connect_to=("127.0.0.1", port)),
+            identity=ClientIdentity(where, where),
+            trust=TrustAnchors(system=False, file=str(self.root)),
+            refusal_interval=None,
+        )
+        self.bugs = Counter()
+        self.clock = 0.0
+        self.board = Board()
+        self.services = Services(
+            board=self.board,
+            resolver=Resolver(1),
+            gatekeeper=Gatekeeper(None, Hold(), os.environ, now),
+            tables=shipped_tables(),
+            environ=os.environ,
+            now=now,
+            clock=lambda: self.clock,
+            internal_error=lambda component: self.bugs.update([component]),
+        )
+
+    def deploy_good(self):
+        issued = self.pki.client(ClientCertificate.GOOD)
+        self.file.write_bytes(issued.chain_pem() + issued.key_pem())
+
+    def deploy_weak(self):
+        """Write a pair that is one, but that OpenSSL does not take at its usual level."""
+        key = rsa.generate_private_key(65537, 1024)  # noqa: S505 - the weakness is the point
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "weak")])
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1, now(), now() + timedelta(9))
+        ).sign(key, hashes.SHA256())
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self.file.write_bytes(certificate.public_bytes(pem) + private)
+
+    def runner(self, org=None, before=None):
+        org = org or self.org
+        if self.board.get(org.name) is None:
+            self.board.add(org)
+        return OrgRunner(org, self.services, before)
+
+    def keyring(self, **changes):
+        return Keyring(dataclasses.replace(self.org, **changes), os.environ, BareContexts())
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+# --- what is presented
+
+
+async def test_a_changed_pair_is_in_use_with_its_contexts(place):
+    keyring = place.keyring()
+    first = await keyring.look()
+    place.deploy_good()
+    second = await keyring.look()
+
+    assert (first.renewed, second.renewed) == (False, True)
+    assert second.presented.identity == read(place.org.identity, environ={})
+    assert second.presented.presenting is not first.presented.presenting
+
+
+async def test_a_pair_that_openssl_refuses_is_told_once_and_the_old_one_stays(place):
+    keyring = place.keyring()
+    first = await keyring.look()
+    place.deploy_weak()
+    looks = [await keyring.look() for _ in range(3)]
+    place.deploy_good()
+    healed = await keyring.look()
+
+    assert [look.presented for look in looks] == [first.presented] * 3
+    assert not any(look.renewed for look in looks)
+    assert [look.refused and look.refused.reason for look in looks] == [
+        Reason.CLIENT_MATERIAL_UNREADABLE,
+        None,
+        None,
+    ]
+    assert "OpenSSL refuses the pair" in looks[0].refused.detail
+    assert (healed.renewed, healed.refused) == (True, None)
+
+
+async def test_a_refused_pair_is_counted_and_the_one_in_use_is_judged(place, logged):
+    runner = place.runner()
+    await runner.run()
+    before = runner._judge._seen
+    place.deploy_weak()
+    for _ in range(3):
+        result = await runner.run()
+    after = runner._judge._seen
+
+    assert place.board.get("emea").identity_reload_failures == 1
+    assert after.private_key == before.private_key
+    assert result.client_chain == before.client_chain
+    events = Counter(entry["event"] for entry in logged)
+    assert events["certificate or key cannot be used"] == 1
+    assert events["certificate in use"] == 0
+
+
+async def test_without_any_pair_that_openssl_takes_there_is_nothing_to_present(place):
+    place.deploy_weak()
+
+    assert (await place.keyring().look()).presented.reason is Reason.CLIENT_MATERIAL_UNREADABLE
+
+
+async def test_a_trust_file_that_breaks_later_leaves_the_last_good_one_and_is_told_once(place):
+    keyring = place.keyring()
+    first = await keyring.look()
+    place.root.write_text("nothing to trust")
+    looks = [await keyring.look() for _ in range(3)]
+    place.deploy_good()
+    rotated = await keyring.look()
+    place.root.write_bytes(place.pki.servers.root_pem())
+    healed = await keyring.look()
+
+    assert [look.presented for look in looks] == [first.presented] * 3
+    assert [bool(look.distrusted) for look in looks] == [True, False, False]
+    assert looks[0].distrusted.reason is Reason.SERVER_UNTRUSTED
+    assert rotated.presented == first.presented, "a pair is used with a store or not at all"
+    assert (rotated.refused, rotated.renewed) == (None, False)
+    assert (healed.distrusted, healed.renewed) == (None, True)
+
+
+async def test_a_changed_trust_file_changes_the_roots_that_are_judged_with(place):
+    keyring = place.keyring()
+    first = await keyring.look()
+    same = await keyring.look()
+    place.root.write_bytes(Pki.create(now()).servers.root_pem() * 2)
+    other = await keyring.look()
+
+    assert same.anchors is first.anchors
+    assert other.anchors is not first.anchors
+    assert other.presented.bare is not first.presented.bare
+
+
+async def test_a_look_that_hangs_is_waited_for_a_little_and_only_one_is_under_way(place):
+    keyring = place.keyring()
+    first = await keyring.look()
+    place.deploy_good()
+    with keyring._rotation._lock:
+        hanging = [await keyring.look(0.02) for _ in range(2)]
+        reading = keyring._reading
+        await keyring.look(0.02)
+        assert keyring._reading is reading
+    healed = await keyring.look()
+
+    assert [look.presented for look in hanging] == [first.presented] * 2
+    assert [look.slow for look in hanging] == [True, False]
+    assert healed.renewed
+
+
+async def test_a_first_look_that_hangs_is_a_failure_with_its_reason(place):
+    keyring = place.keyring()
+    with keyring._rotation._lock:
+        look = await keyring.look(0.02)
+    after = await keyring.look()
+
+    assert look.presented == Failure(
+        Reason.CLIENT_MATERIAL_UNREADABLE, "reading the files takes longer than 0.02 s"
+    )
+    assert isinstance(after.presented, Presented)
+
+
+async def test_orgs_that_verify_alike_share_the_context_that_presents_nothing(place):
+    shared = BareContexts()
+
+    async def bare(**changes):
+        org = dataclasses.replace(place.org, **changes)
+        return (await Keyring(org, os.environ, shared).look()).presented.bare
+
+    one, two = await bare(), await bare(name="apac")
+    other = await bare(endpoint=Endpoint("x", tls_max=TlsVersion.TLS_1_2))
+
+    assert one is two
+    assert other is not one
+    assert len(shared._made) == 2
+    del one, two
+    assert len(shared._made) == 1, "what nobody uses is forgotten"
+
+
+# --- what a reload keeps
+
+
+async def test_a_reload_while_the_file_is_half_written_keeps_the_good_pair(place):
+    before = place.runner()
+    await before.run()
+    place.file.write_bytes(place.file.read_bytes()[:200])
+    changed = dataclasses.replace(place.org, labels={"team": "x"})
+    kept = place.runner(changed, before)
+    elsewhere = TrustAnchors(system=False, file=str(place.folder / "other.pem"))
+    (place.folder / "other.pem").write_bytes(place.pki.servers.root_pem())
+    retrusting = place.runner(dataclasses.replace(place.org, trust=elsewhere), before)
+    other = place.runner(
+        dataclasses.replace(
+            place.org,
+            identity=ClientIdentity(
+                FromFile(str(place.file)), FromFile(str(place.folder / "absent.key"))
+            ),
+        ),
+        before,
+    )
+
+    assert isinstance((await kept.keyring.look()).presented, Presented)
+    assert isinstance((await retrusting.keyring.look()).presented, Presented)
+    assert isinstance((await other.keyring.look()).presented, Failure)
+
+
+def test_a_reload_does_not_make_a_login_due_again(place):
+    before = place.runner()
+    before.tried[Probe.LOGIN] = 0.0
+    after = place.runner(dataclasses.replace(place.org, labels={"team": "x"}), before)
+
+    assert Probe.LOGIN not in after._due(60.0)
+    assert Probe.LOGIN in place.runner()._due(60.0)
+
+
+async def test_what_a_replaced_runner_still_finds_is_not_shown(place):
+    old = place.runner()
+    changed = dataclasses.replace(place.org, endpoint=Endpoint("other.my.salesforce.com"))
+    place.board.replace(changed)
+    place.file.write_text("no pair")
+    await old.run()
+    snapshot = place.board.get("emea")
+
+    assert (snapshot.cycles, snapshot.identity_reload_failures) == (0, 0)
+    await place.runner(changed).run()
+    assert place.board.get("emea").cycles == 1
+
+
+# --- what is due
+
+
+@pytest.mark.parametrize(
+    ("interval", "login_interval", "every"),
+    [(60, 300, 300), (50, 60, 100), (110, 120, 220), (59, 60, 118), (60, 60, 60), (7, 60, 63)],
+)
+def test_a_login_is_due_in_the_first_cycle_that_is_not_too_early(
+    place, interval, login_interval, every
+):
+    org = dataclasses.replace(
+        place.org, interval=float(interval), login_interval=float(login_interval)
+    )
+    runner = place.runner(org)
+    logins = []
+    for moment in itertools.takewhile(lambda at: at < 36000, itertools.count(0, interval)):
+        # The monotonic clock is not quite the wall clock.
+        clock = moment * 1.0001
+        if Probe.LOGIN in runner._due(clock):
+            logins.append(moment)
+            runner.tried[Probe.LOGIN] = clock
+
+    assert {after - before for before, after in itertools.pairwise(logins)} == {every}
+
+
+async def test_lateness_of_a_cycle_does_not_put_off_the_next_login(place):
+    org = dataclasses.replace(place.org, interval=60.0, refusal_interval=300.0)
+    runner = place.runner(org)
+    place.clock = 25.0
+    await runner.run(late=25.0)
+
+    assert runner.tried[Probe.HANDSHAKE] == 0.0
+
+
+# --- bugs of our own
+
+
+class BrokenJudge:
+    def trust(self, anchors):
+        pass
+
+    def judge(self, result, identity, now):
+        raise ZeroDivisionError(f"{result} {identity} {now}")
+
+
+class FixedJudge(BrokenJudge):
+    def __init__(self, *violations):
+        self.verdict = Verdict(Judgement(violations, ()), {})
+
+    def judge(self, *_):
+        return self.verdict
+
+
+async def test_a_bug_in_judging_keeps_the_result_and_what_was_judged_before(place, logged):
+    runner = place.runner()
+    runner._judge = FixedJudge(violation())
+    await runner.run()
+    well = dict(place.bugs)
+    runner._judge = BrokenJudge()
+    await runner.run()
+    snapshot = place.board.get("emea")
+
+    assert well == {}
+    assert place.bugs == {Component.POLICY: 1}
+    assert snapshot.probes[Probe.HANDSHAKE].attempts == 2
+    assert snapshot.probes[Probe.HANDSHAKE].last.reason is Reason.TCP_REFUSED
+    assert snapshot.violations == (violation(),)
+    assert [entry["exc_info"] for entry in logged if "policy" in entry["event"]] == [True]
+
+
+async def test_a_bug_in_a_rule_is_counted_once_for_each_judgement(place):
+    runner = place.runner()
+    runner._judge = FixedJudge(violation(rule="internal"))
+    for _ in range(3):
+        await runner.run()
+
+    assert place.bugs == {Component.POLICY: 1}
+
+
+async def test_a_bug_in_a_cycle_is_a_failure_that_is_counted_and_logged(place, logged):
+    broken = place.runner()
+    place.board.record(await place.runner().run(), violations=[violation()])
+    broken.keyring = SimpleNamespace(look=None)
+    result = await broken.run()
+    snapshot = place.board.get("emea")
+
+    assert result.outcomes == {Probe.HANDSHAKE: Failure(Reason.INTERNAL, "see the log")}
+    assert snapshot.probes[Probe.HANDSHAKE].last == result.outcomes[Probe.HANDSHAKE]
+    assert snapshot.violations == (violation(),)
+    assert place.bugs == {Component.CYCLE: 1}
+    assert [entry["exc_info"] for entry in logged if "bug" in entry["event"]] == [True]
+
+
+async def test_a_bug_in_one_orgs_cycle_leaves_the_others_in_the_probe_command(place):
+    cursed = dataclasses.replace(place.org, name="cursed", identity=None)
+    settings = Settings(
+        AgentSettings(state_directory=place.folder / "state"), WebSettings(), {}, place.folder
+    )
+    done = []
+    seen = await once.probe(settings, [cursed, place.org], login=False, advance=done.append)
+
+    reasons = [result.outcomes[Probe.HANDSHAKE].reason for result, _ in seen]
+    assert reasons == [Reason.INTERNAL, Reason.TCP_REFUSED]
+    assert sorted(done) == ["cursed", "emea"]
