@@ -88,7 +88,8 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
     """
     from agent import logs
     from agent.config import load
-    from agent.daemon import Daemon
+    from agent.daemon import Daemon, DaemonError
+    from agent.web import ListenError
 
     settings = _settings(config)
     logs.configure(settings.agent.log_level.value, settings.agent.log_format.value)
@@ -101,9 +102,11 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
 
     try:
         asyncio.run(watch())
-    except OSError as error:
+    except ListenError as error:
         where = f"{settings.web.listen_host}:{settings.web.listen_port}"
-        _fail(f"cannot listen on {where}: {error.strerror or error}", EX_FAILED)
+        _fail(f"cannot listen on {where}: {error.strerror}", EX_FAILED)
+    except DaemonError as error:
+        _fail(str(error), EX_FAILED)
 
 
 @_app.command()
