@@ -296,6 +296,13 @@ def _identifiers(issuer_der: bytes, subject_der: bytes) -> Link:
     return Link.BROKEN if wanted and own and wanted != own else Link.IDENTIFIED
 
 
+def role(position: int, certificate: Certificate) -> str:
+    """Return what a certificate is in its chain: leaf, intermediate or root."""
+    if position == 0:
+        return "leaf"
+    return "root" if certificate.self_issued else "intermediate"
+
+
 def path_from_leaf(certificates: Sequence[Certificate]) -> tuple[Certificate, ...]:
     """Return the longest path that starts at the first certificate, whatever the others' order."""
     if not certificates:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.certificate import Certificate
+from agent.chain import role
 from agent.policy.rule import Violation
 from agent.result import Failure, Outcome, ProbeResult, Skipped, Success, Undetermined
-from agent.state import role
 
 
 def cycle(result: ProbeResult, violations: Iterable[Violation]) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def open_services(
 
 
 def close_services(services: Services) -> None:
-    """Finish what was asked of the store and give everything back."""
-    services.resolver.close()
+    """Finish what was asked of the store and give it back; look-ups under way just end."""
     services.gatekeeper.close()
 
 

@@ -185,13 +185,6 @@ class Snapshot:
         return f"<Snapshot {self.org.name}: {standings}, {self.cycles} cycles>"
 
 
-def role(position: int, certificate: Certificate) -> str:
-    """Return what a certificate is in its chain: leaf, intermediate or root."""
-    if position == 0:
-        return "leaf"
-    return "root" if certificate.self_issued else "intermediate"
-
-
 class Board:
     """The latest Snapshot of each org. One thread writes; any thread may read."""
 

@@ -118,7 +118,6 @@ async def knock(theatre, port, client):
     result = await theatre.cycle(
         simulator, resolver, gate=gate, endpoint=endpoint, organization_id=None
     )
-    resolver.close()
     return result, gate
 
 

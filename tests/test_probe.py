@@ -22,9 +22,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def resolver():
-    resolver = Resolver(threads=2)
-    yield resolver
-    resolver.close()
+    return Resolver(threads=2)
 
 
 def check_expectations(result, scenario):

@@ -70,10 +70,7 @@ async def knock(theatre, endpoint, look_up=None, timeouts=TIMEOUTS, password=Non
     keys = theatre.keys(ClientCertificate.GOOD)
     keys = Keys(keys.chain, keys.presenting, keys.bare, password)
     plan = Plan(org, keys, frozenset({Probe.HANDSHAKE}))
-    try:
-        return await probe.run(plan, resolver, lambda: datetime.now(UTC))
-    finally:
-        resolver.close()
+    return await probe.run(plan, resolver, lambda: datetime.now(UTC))
 
 
 def failed(result):
@@ -420,7 +417,6 @@ async def test_y083_without_a_usable_pair_nothing_is_sent(theatre):
         resolver = Resolver(1)
         plan = Plan(org, mismatch, frozenset(Probe))
         result = await probe.run(plan, resolver, lambda: datetime.now(UTC))
-        resolver.close()
 
     assert failed(result).reason is Reason.CLIENT_KEY_MISMATCH
     assert result.stages == {}

@@ -64,9 +64,7 @@ def rsa_pki():
 
 @pytest.fixture
 def resolver():
-    resolver = Resolver(threads=2)
-    yield resolver
-    resolver.close()
+    return Resolver(threads=2)
 
 
 @pytest.fixture

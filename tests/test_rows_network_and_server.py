@@ -36,9 +36,7 @@ def theatre(tmp_path_factory):
 
 @pytest.fixture
 def resolver():
-    resolver = Resolver(threads=2)
-    yield resolver
-    resolver.close()
+    return Resolver(threads=2)
 
 
 @pytest.fixture

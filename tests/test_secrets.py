@@ -376,7 +376,6 @@ class Watch:
         return "\n".join(lines) + "\n"
 
     def close(self):
-        self._resolver.close()
         self._gatekeeper.close()
 
     async def everything_said(self, streams):

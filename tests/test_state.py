@@ -22,6 +22,7 @@ from boards import (
     violation,
 )
 
+from agent.chain import role
 from agent.org import ClientIdentity, Endpoint, FromFile
 from agent.policy.rule import Side
 from agent.reason import Reason
@@ -37,7 +38,7 @@ from agent.result import (
     Undetermined,
     probes_of,
 )
-from agent.state import ProbeStatus, SeenChain, Standing, role
+from agent.state import ProbeStatus, SeenChain, Standing
 
 MINUTE = timedelta(minutes=1)
 

@@ -57,7 +57,6 @@ async def verdicts(stage, scenario):
             outcome = result.outcomes[Probe.HANDSHAKE]
             reason = outcome.reason if isinstance(outcome, Failure) else None
             seen.append((result.client_auth, reason))
-    resolver.close()
     return seen, simulator.record
 
 

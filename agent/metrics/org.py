@@ -14,11 +14,12 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from agent.certificate import Certificate
+from agent.chain import role
 from agent.login import METHODS
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind, empty
 from agent.policy.rule import Severity, Side
 from agent.result import ClientAuth, Failure, Probe, Success
-from agent.state import Snapshot, Standing, role
+from agent.state import Snapshot, Standing
 
 INFO_VALUE_LENGTH: Final = 200
 

@@ -72,9 +72,6 @@ class Resolver:
             case _:
                 return _of_family(found, host, family)
 
-    def close(self) -> None:
-        """Nothing is kept: a look-up under way ends with the process."""
-
     async def _ask(self, host: str, port: int) -> _Found:
         key = (host, port)
         if key not in self._under_way:
