@@ -98,7 +98,11 @@ def read(der: bytes) -> Certificate:
     parsed = parse(der)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in parse
-        return _facts(der, parsed)
+        try:
+            return _facts(der, parsed)
+        except TypeError as error:
+            # What the library says of a name that is encoded as a BIT STRING.
+            raise ValueError(str(error)) from error
 
 
 def _facts(der: bytes, parsed: x509.Certificate) -> Certificate:

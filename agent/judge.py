@@ -45,7 +45,7 @@ class Judge:
         self._seen = Evidence(
             now=_NEVER,
             tables=tables,
-            anchors=anchors or anchors_of(org.trust),
+            anchors=anchors_of(org.trust) if anchors is None else anchors,
             org=org.name,
             host=org.endpoint.host,
             port=org.endpoint.port,

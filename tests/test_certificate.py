@@ -210,3 +210,12 @@ def test_one_changed_byte_gives_a_certificate_or_a_value_error(position, value):
     with suppress(ValueError):
         found = certificate.read(bytes(der))
         assert found.der == bytes(der)
+
+
+def test_a_name_written_as_a_bit_string_makes_it_no_certificate_and_no_other_error():
+    der = make("\x00abc").facts.der
+    utf8_string, bit_string = b"\x0c\x04\x00abc", b"\x03\x04\x00abc"
+    assert certificate.read(der).subject == "CN=\\00abc"
+
+    with pytest.raises(ValueError, match=r"."):
+        certificate.read(der.replace(utf8_string, bit_string))

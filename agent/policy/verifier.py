@@ -7,7 +7,7 @@ returns one path and one error as prose, so it cannot report; but what our rules
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -89,13 +89,21 @@ def _objection(evidence: Evidence, analysis: ChainAnalysis) -> str | None:
     return _verdict(analysis.leaf, between[:_MOST_INTERMEDIATES], roots, moment)
 
 
+_LAST_SECOND: Final = datetime.max.replace(microsecond=0, tzinfo=UTC)
+
+
 def _last_change(now: datetime, certificates: Iterable[Certificate]) -> datetime:
     """Return the last moment up to `now` at which one of them became valid or expired.
 
     The verdict then is the verdict now, so that it need not be asked for again every day.
     """
     second = timedelta(seconds=1)
-    changes = {moment for c in certificates for moment in (c.not_before, c.not_after + second)}
+    # RFC 5280 §4.1.2.5 writes "never" as the last second that there is: after it comes nothing.
+    changes = {
+        moment
+        for c in certificates
+        for moment in (c.not_before, min(c.not_after, _LAST_SECOND - second) + second)
+    }
     past = [moment for moment in changes if moment <= now]
     return max(past) if past else min(changes) - second
 

@@ -1,7 +1,7 @@
 """Dates are data: profiles, deadlines, the validity schedule, thresholds, and what is shipped."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 
 import pytest
@@ -349,3 +349,12 @@ def test_the_lists_organizations_that_stop_client_auth_own_public_roots():
 def test_a_severity_is_a_label():
     assert [str(severity) for severity in Severity] == ["info", "warning", "critical"]
     assert HOST.endswith(shipped_tables().my_domain_suffixes)
+
+
+def test_a_certificate_that_never_expires_breaks_no_rule():
+    w = world()
+    never = w.clients.chain(not_after=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+
+    found = evaluate(w.evidence(client_chain=never))
+
+    assert "internal" not in {violation.rule for violation in found.violations}
