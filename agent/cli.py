@@ -89,6 +89,7 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
     from agent import logs
     from agent.config import load
     from agent.daemon import Daemon, DaemonError
+    from agent.org import authority
     from agent.web import ListenError
 
     settings = _settings(config)
@@ -103,7 +104,7 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
     try:
         asyncio.run(watch())
     except ListenError as error:
-        where = f"{settings.web.listen_host}:{settings.web.listen_port}"
+        where = authority(settings.web.listen_host, settings.web.listen_port)
         _fail(f"cannot listen on {where}: {error.strerror}", EX_FAILED)
     except DaemonError as error:
         _fail(str(error), EX_FAILED)

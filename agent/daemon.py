@@ -22,7 +22,7 @@ from agent import logs, systemd
 from agent.component import Component
 from agent.config import ConfigError, Settings
 from agent.metrics import Exposition, Instruments
-from agent.org import Org
+from agent.org import Org, authority
 from agent.result import Probe, SkipCause
 from agent.runner import OrgRunner
 from agent.schedule import Missed, Schedule
@@ -144,12 +144,11 @@ class Daemon:
         self._schedule.start()
         self._notifier.ready()
         self._say_status()
-        host, port = address
         _log.info(
             "started",
             version=agent.__version__,
             orgs=len(self._runners),
-            listening=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            listening=authority(*address),
         )
         return address
 

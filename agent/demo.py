@@ -19,8 +19,8 @@ from typing import Final
 
 from agent import config
 from agent.daemon import Daemon
+from agent.org import authority
 from agent.result import Probe
-from agent.simulator import directory
 from agent.simulator.pki import ClientCertificate, Pki
 from agent.simulator.scenario import SCENARIOS, Scenario
 from agent.simulator.server import PASSWORD, Simulator
@@ -77,12 +77,12 @@ async def run(host: str, port: int, seconds: float | None, announce: Callable[[s
         loop.add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="sfmtls-demo-") as folder:
         async with AsyncExitStack() as stack:
-            file = await _far_side(Path(folder), directory.authority(host, port), stack)
+            file = await _far_side(Path(folder), authority(host, port), stack)
             settings = config.load(file)
             daemon = Daemon(settings, lambda: config.load(file), os.environ)
             address = await daemon.start()
             try:
-                _explain(directory.authority(*address), file, announce)
+                _explain(authority(*address), file, announce)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await stop.wait()
@@ -123,7 +123,7 @@ def _org(name: str, simulator: Simulator) -> str:
     return (
         f"\n[orgs.{name}]  # {simulator.scenario.summary}\n"
         f'host = "{name}.my.salesforce.com"\n'
-        f'connect_to = "{directory.authority(simulator.host, simulator.port)}"\n'
+        f'connect_to = "{authority(simulator.host, simulator.port)}"\n'
         f'certificate = "{name}.pem"\n'
         f'username = "{simulator.service.username}"\n'
         + (f"enforcement = true\nenforcement_port = {simulator.plain_port}\n" if enforced else "")

@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+def authority(host: str, port: int) -> str:
+    """Return HOST:PORT, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class FromFile:
     """A secret in a file; one trailing line end does not belong to it."""
@@ -105,8 +110,8 @@ class Endpoint:
     @property
     def authority(self) -> str:
         """The value of the HTTP Host header (RFC 9110 §7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 443 else f"{host}:{self.port}"  # noqa: PLR2004 - RFC 9110 §4.2.2
+        whole = authority(self.host, self.port)
+        return whole.removesuffix(":443") if self.port == 443 else whole  # noqa: PLR2004 - RFC 9110 §4.2.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.credentials import Secret
-from agent.org import Endpoint, Proxy, Timeouts
+from agent.org import Endpoint, Proxy, Timeouts, authority
 from agent.probe import proxy, tcp
 from agent.probe.dns import Resolver
 from agent.probe.stopwatch import Stopwatch
@@ -150,14 +150,12 @@ async def _connect_through(
     connection: Connection, via: Proxy, target: tuple[str, int], password: Secret | None
 ) -> Failure | None:
     # The target's name goes to the proxy as it is: only the proxy may be able to resolve it.
-    host, port = target
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     credentials = None
     if via.username is not None and password is not None:
         credentials = (via.username, password)
     clock = asyncio.get_running_loop().time
     began = clock()
-    refused = await proxy.open_tunnel(connection, authority, credentials)
+    refused = await proxy.open_tunnel(connection, authority(*target), credentials)
     # The way behind the proxy counts too: CONNECT has just gone all of it.
     connection.round_trip = clock() - began
     return refused

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from agent.org import authority
 from agent.reason import Reason
 from agent.result import Failure
 
@@ -36,8 +37,8 @@ Address = tuple[socket.AddressFamily, tuple[str, int]]
 
 def shown(address: Address) -> str:
     """Return an address as people write it: 192.0.2.1:8443 or [2001:db8::1]:8443."""
-    family, (host, port) = address
-    return f"[{host}]:{port}" if family is socket.AF_INET6 else f"{host}:{port}"
+    _, target = address
+    return authority(*target)
 
 
 def failure_of(error: OSError) -> Failure:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.credentials import Secret
+from agent.org import authority
 from agent.result import Probe
 from agent.simulator.pki import ClientCertificate, Pki
 from agent.simulator.scenario import Scenario
@@ -69,11 +70,6 @@ def configuration(simulator: Simulator) -> str:
 def host_name(scenario: Scenario) -> str:
     """Return the My Domain name of a scenario's org; the simulator's certificate covers it."""
     return f"{scenario.name.replace('_', '-')}.my.salesforce.com"
-
-
-def authority(host: str, port: int) -> str:
-    """Return HOST:PORT, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.org import authority
 from agent.simulator import directory as files
 from agent.simulator.pki import Pki
 from agent.simulator.scenario import SCENARIOS
@@ -29,9 +30,9 @@ async def serve(
     async with simulator:
         if directory is not None:
             files.write(directory, simulator, pki, PASSWORD)
-        announce(f"listening on {files.authority(simulator.host, simulator.port)}")
+        announce(f"listening on {authority(simulator.host, simulator.port)}")
         announce(f"scenario {scenario_name}: {simulator.scenario.summary}")
-        plain = files.authority(simulator.host, simulator.plain_port)
+        plain = authority(simulator.host, simulator.plain_port)
         announce(f"without client certificates, like port 443: {plain}")
         if directory is not None:
             announce(f"client certificate, root, login.txt and config.toml: {directory}")
