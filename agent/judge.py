@@ -52,7 +52,7 @@ class Judge:
             api_version=org.api_version,
             soap_login=org.login is not None,
             thresholds=Thresholds(
-                _days(org.policy.expiry_warning_days), _days(org.policy.expiry_critical_days)
+                _seconds(org.policy.expiry_warning), _seconds(org.policy.expiry_critical)
             ),
         )
         self._judged: tuple[Evidence, datetime, int] | None = None
@@ -140,5 +140,5 @@ def _with_operators(content: bytes) -> Anchors:
     return shipped_anchors(read_chain(content).certificates if content else ())
 
 
-def _days(days: float | None) -> timedelta | None:
-    return None if days is None else timedelta(days=days)
+def _seconds(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -173,12 +174,46 @@ class Timeouts:
     cycle: float = 45.0
 
 
+class RevocationCheck(StrEnum):
+    """Whom to ask whether a certificate was revoked: nobody, the CRL, or the OCSP responder too."""
+
+    OFF = "off"
+    CRL = "crl"
+    CRL_AND_OCSP = "crl+ocsp"
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """The operator's word that a finding is known: it is kept apart until `until`.
+
+    `fingerprint` None means whatever certificate it is about.
+    """
+
+    rule: str
+    until: datetime
+    reason: str
+    fingerprint: str | None = None
+
+    def covers(self, rule: str, fingerprint: str | None, now: datetime) -> bool:
+        """Tell whether a finding of `rule` is meant and the time is not over."""
+        return self.rule == rule and self.fingerprint in (None, fingerprint) and now < self.until
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's thresholds for judging what was seen."""
+    """How the operator wants what was seen to be judged.
 
-    expiry_warning_days: float | None = None
-    expiry_critical_days: float | None = None
+    `profile` names one of the policy tables' profiles. The notice periods are for leaf
+    certificates, in seconds; None leaves the rule's own. `accepted_roots` is a PEM file of the
+    roots that the server is known to accept.
+    """
+
+    profile: str = "salesforce"
+    expiry_warning: float | None = None
+    expiry_critical: float | None = None
+    accepted_roots: str | None = None
+    revocation: RevocationCheck = RevocationCheck.OFF
+    suppressions: tuple[Suppression, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agent.org import Suppression
 from agent.policy.deadline import deadlines
 from agent.policy.rule import (
     CATALOGUE,
@@ -20,7 +21,6 @@ from agent.policy.rule import (
     Rule,
     Severity,
     Side,
-    Suppression,
     Violation,
 )
 
@@ -128,8 +128,9 @@ def _one_for_each_cause(found: list[Violation], rules: Mapping[str, Rule]) -> It
 
 
 def _suppression_of(violation: Violation, evidence: Evidence) -> Suppression | None:
+    rule, fingerprint = violation.rule, violation.fingerprint
     return next(
-        (known for known in evidence.suppressions if known.covers(violation, evidence.now)), None
+        (s for s in evidence.suppressions if s.covers(rule, fingerprint, evidence.now)), None
     )
 
 

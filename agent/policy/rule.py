@@ -17,6 +17,7 @@ from typing import Final
 
 from agent.certificate import Certificate
 from agent.chain import Anchors, ChainAnalysis, analyse
+from agent.org import Suppression
 from agent.policy.tables import Tables
 from agent.result import ClientAuth, Failure, Outcome
 
@@ -93,27 +94,6 @@ class Finding:
     severity: Severity | None = None
     remedy: str | None = None
     bites_from: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Suppression:
-    """The operator's word that a finding is known: it is kept apart until `until`.
-
-    `fingerprint` None means whatever certificate it is about.
-    """
-
-    rule: str
-    until: datetime
-    reason: str
-    fingerprint: str | None = None
-
-    def covers(self, violation: Violation, now: datetime) -> bool:
-        """Tell whether `violation` is meant and the time is not over."""
-        return (
-            self.rule == violation.rule
-            and self.fingerprint in (None, violation.fingerprint)
-            and now < self.until
-        )
 
 
 @dataclass(frozen=True, slots=True)

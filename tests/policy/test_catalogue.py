@@ -15,9 +15,10 @@ from making import NOW, make, world
 from agent import policy
 from agent.certificate import CLIENT_AUTH
 from agent.chain import read_chain
+from agent.org import Suppression
 from agent.policy import CATALOGUE, Severity, Side, evaluate
 from agent.policy import rule as registration
-from agent.policy.rule import Finding, Suppression, Violation
+from agent.policy.rule import Finding, Violation
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rules.txt"
 UPDATE = os.environ.get("SFMTLS_UPDATE_GOLDEN") == "1"
