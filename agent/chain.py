@@ -198,7 +198,7 @@ def read_chain(data: bytes) -> ChainFile:
     certificates: list[Certificate] = []
     problems: list[str] = []
     number = 0
-    for number, (label, body) in enumerate(_blocks(data), 1):
+    for number, (label, body) in enumerate(pem_blocks(data), 1):
         if label in _OTHER_CONTAINERS:
             problems.append(f"block {number}: {label} is not read, convert it to PEM certificates")
         if label not in _CERTIFICATE_LABELS:
@@ -218,7 +218,7 @@ def read_chain(data: bytes) -> ChainFile:
     return ChainFile(tuple(certificates), tuple(problems))
 
 
-def _blocks(data: bytes) -> Iterator[tuple[str, bytes | None]]:
+def pem_blocks(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     """Yield label and body of each PEM block (RFC 7468), body None when it does not end."""
     begun: tuple[str, int] | None = None
     for boundary in _BOUNDARY.finditer(data):

@@ -6,15 +6,14 @@ not use.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-import typer
+import click
 
 import agent
 
@@ -23,40 +22,28 @@ if TYPE_CHECKING:
     from agent.org import Org
 
 _Answer = TypeVar("_Answer")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 EX_FAILED: Final = 1
 EX_CONFIG: Final = 78  # sysexits.h; the systemd unit does not restart after it
 
-_app = typer.Typer(
-    name="sfmtls-agent",
-    help="Proves that Salesforce's mutual-TLS door opens for the right key and stays shut without "
-    "it, and says weeks ahead when it will stop.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    # Plain help: it reads well in a README and a man page too, and appears at once.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+_FILE: Final = click.Path(path_type=Path)
+_config: Final = click.option(
+    "-c",
+    "--config",
+    type=_FILE,
+    metavar="FILE",
+    envvar="SFMTLS_CONFIG",
+    show_envvar=True,
+    default=Path("/etc/sfmtls-agent/config.toml"),
+    show_default=True,
+    help="The configuration file.",
 )
-_breaker = typer.Typer(
-    help="Show or reset the login breaker.\n\nIt stops all logins of a user after a refused one.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-_app.add_typer(_breaker, name="breaker")
+_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
-_Config = Annotated[
-    Path,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="SFMTLS_CONFIG",
-        metavar="FILE",
-        help="The configuration file.",
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-_DEFAULT_CONFIG: Final = Path("/etc/sfmtls-agent/config.toml")
+
+def _orgs(help_text: str) -> Callable[[_Command], _Command]:
+    return click.argument("orgs", nargs=-1, metavar="[ORG]...", help=help_text)
 
 
 def main() -> None:
@@ -64,28 +51,33 @@ def main() -> None:
     _app(prog_name="sfmtls-agent")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"sfmtls-agent {agent.__version__}")
-        raise typer.Exit
+class _InOrder(click.Group):
+    """Lists its commands in the order of this file: the daily ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
 
 
-@_app.callback()
-def _common(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
+@click.group(
+    cls=_InOrder,
+    help="Proves that Salesforce's mutual-TLS door opens for the right key and stays shut without "
+    "it, and says weeks ahead when it will stop.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(agent.__version__, prog_name="sfmtls-agent", message="%(prog)s %(version)s")
+def _app() -> None:
     pass
 
 
 @_app.command()
-def run(config: _Config = _DEFAULT_CONFIG) -> None:
+@_config
+def run(config: Path) -> None:
     """Watch all orgs and serve metrics.
 
     Runs until SIGTERM or SIGINT. SIGHUP reads the configuration again; a bad one changes nothing.
     """
+    import asyncio
+
     from agent import logs
     from agent.config import load
     from agent.daemon import Daemon, DaemonError
@@ -111,7 +103,8 @@ def run(config: _Config = _DEFAULT_CONFIG) -> None:
 
 
 @_app.command()
-def check(config: _Config = _DEFAULT_CONFIG) -> None:
+@_config
+def check(config: Path) -> None:
     """Check configuration, secrets and certificates.
 
     No network is used. Exits 78 when something cannot be used. What the policy says of each
@@ -124,33 +117,32 @@ def check(config: _Config = _DEFAULT_CONFIG) -> None:
     inspections = [inspect(org, os.environ) for org in settings.orgs.values()]
     terminal.print_inspections(inspections)
     if any(inspection.problems for inspection in inspections):
-        raise typer.Exit(EX_CONFIG)
+        sys.exit(EX_CONFIG)
 
 
 @_app.command()
+@_orgs("The orgs to probe; all when none is named.")
+@_config
+@_json
+@click.option(
+    "--login/--no-login",
+    default=True,
+    show_default=True,
+    help="Log in too, if the breaker and the budget allow it.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Show findings that are only information too."
+)
 def probe(
-    orgs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ORG", help="The orgs to probe; all when none is named."),
-    ] = None,
-    config: _Config = _DEFAULT_CONFIG,
-    as_json: _Json = False,
-    login: Annotated[
-        bool,
-        typer.Option(
-            "--login/--no-login",
-            help="Log in too, if the breaker and the budget allow it.",
-        ),
-    ] = True,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show findings that are only information too.")
-    ] = False,
+    orgs: tuple[str, ...], *, config: Path, as_json: bool, login: bool, everything: bool
 ) -> None:
     """Run one cycle of each org now.
 
     Exits 0 when all is well, 1 when an org failed, 78 when the configuration cannot be used. A
     running daemon is not disturbed; logins count in the budget that both share.
     """
+    import asyncio
+
     from agent import logs, once, report, terminal
 
     settings = _settings(config)
@@ -160,21 +152,121 @@ def probe(
         seen = asyncio.run(once.probe(settings, chosen, login=login, advance=advance))
     if as_json:
         cycles = [report.cycle(result, violations) for result, violations in seen]
-        typer.echo(json.dumps(cycles, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(cycles, indent=2, ensure_ascii=False))
     else:
         terminal.print_cycles(seen, everything=everything)
     if not all(result.healthy for result, _ in seen):
-        raise typer.Exit(EX_FAILED)
+        sys.exit(EX_FAILED)
 
 
 @_app.command()
-def reasons(
-    reason: Annotated[
-        str | None,
-        typer.Argument(metavar="REASON", help="The reason to explain; all when none is named."),
-    ] = None,
-    as_json: _Json = False,
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=_FILE,
+    help="A chain in PEM or DER, with or without its private key.",
+)
+@click.option("--at", metavar="DATE", help="Judge as of this date, such as 2027-03-15.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    default="salesforce",
+    show_default=True,
+    help="Whose policy: salesforce or chrome-1.8.",
+)
+@click.option("--host", metavar="HOST", help="The file is the chain of this server.")
+@click.option(
+    "--roots", metavar="FILE", type=_FILE, help="Private roots in PEM that count as known too."
+)
+@_json
+def inspect(
+    files: tuple[Path, ...],
+    *,
+    at: str | None,
+    profile: str,
+    host: str | None,
+    roots: Path | None,
+    as_json: bool,
 ) -> None:
+    """Audit certificate files.
+
+    Draws each chain and where it leads, and says what is wrong and what to do. No network and no
+    configuration are used. Exits 0 when nothing is worse than a note, 1 when something is, 2 when a
+    file cannot be read.
+    """
+    from datetime import UTC, datetime
+
+    from agent import offline
+
+    now = datetime.now(UTC)
+    sys.exit(
+        offline.inspect(
+            files, at=at, profile=profile, host=host, roots=roots, as_json=as_json, now=now
+        )
+    )
+
+
+@_app.command()
+@_config
+@click.option(
+    "--months",
+    type=click.IntRange(1, 1200),
+    metavar="N",
+    default=12,
+    show_default=True,
+    help="How far to look ahead.",
+)
+@_json
+@click.option("--ics", metavar="FILE", type=_FILE, help="Write a calendar file instead.")
+def forecast(config: Path, *, months: int, as_json: bool, ics: Path | None) -> None:
+    """Show what will stop, and when.
+
+    The calendar of all orgs: certificates that expire, renewals that are due, dates on which a
+    policy turns against the certificates of today, and what Salesforce retires. Servers'
+    certificates are those that the daemon saw last. Exits 1 when an org's files cannot be read.
+    """
+    from datetime import UTC, datetime
+
+    from agent import offline
+    from agent.known import known
+    from agent.policy.tables import shipped_tables
+
+    if as_json and ics is not None:
+        raise click.UsageError("--json and --ics exclude each other")
+    settings = _settings(config)
+    found, problems = known(settings.orgs.values(), {}, shipped_tables(), os.environ)
+    now = datetime.now(UTC)
+    sys.exit(
+        offline.show_forecast(found, problems, months=months, as_json=as_json, ics=ics, now=now)
+    )
+
+
+@_app.command()
+@click.argument(
+    "rule", required=False, metavar="[RULE]", help="The rule to explain; all when none is named."
+)
+@_json
+def rules(rule: str | None, *, as_json: bool) -> None:
+    """Explain what the policy looks for.
+
+    Each rule comes with its meaning, what to do about its findings, and where it is written.
+    """
+    from agent import offline
+
+    sys.exit(offline.rules(rule, as_json=as_json))
+
+
+@_app.command()
+@click.argument(
+    "reason",
+    required=False,
+    metavar="[REASON]",
+    help="The reason to explain; all when none is named.",
+)
+@_json
+def reasons(reason: str | None, *, as_json: bool) -> None:
     """Explain why a probe can fail.
 
     Each reason comes with its meaning and what to do about it.
@@ -195,19 +287,23 @@ def reasons(
             }
             for member in chosen
         ]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         terminal.print_reasons(chosen)
 
 
-@_breaker.command("show")
-def breaker_show(
-    orgs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ORG", help="The orgs to show; all when none is named."),
-    ] = None,
-    config: _Config = _DEFAULT_CONFIG,
-) -> None:
+@_app.group()
+def breaker() -> None:
+    """Show or reset the login breaker.
+
+    It stops all logins of a user after a refused one.
+    """
+
+
+@breaker.command("show")
+@_orgs("The orgs to show; all when none is named.")
+@_config
+def breaker_show(orgs: tuple[str, ...], config: Path) -> None:
     """Show whether logins are stopped.
 
     For each org: why, until when, and how many logins are left in this hour.
@@ -218,11 +314,10 @@ def breaker_show(
     terminal.print_breakers(_store_answer(once.breakers, settings, _chosen(settings, orgs)))
 
 
-@_breaker.command("reset")
-def breaker_reset(
-    org: Annotated[str, typer.Argument(metavar="ORG", help="The org whose user may log in again.")],
-    config: _Config = _DEFAULT_CONFIG,
-) -> None:
+@breaker.command("reset")
+@click.argument("org", metavar="ORG", help="The org whose user may log in again.")
+@_config
+def breaker_reset(org: str, config: Path) -> None:
     """Allow one more login.
 
     The org's user may try once; a running daemon does so when a login is next due.
@@ -234,33 +329,40 @@ def breaker_reset(
     if chosen.login is None:
         _fail(f"org {org} has no login configured", EX_FAILED)
     _store_answer(once.reset_breaker, settings, chosen)
-    typer.echo(f"{org}: one login may be tried; if it is refused, the breaker opens again")
+    click.echo(f"{org}: one login may be tried; if it is refused, the breaker opens again")
 
 
 @_app.command()
-def simulate(
-    scenario: Annotated[
-        str, typer.Option("--scenario", metavar="NAME", help="What the far side does.")
-    ] = "healthy",
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="Where; port 0 takes a free one.")
-    ] = "127.0.0.1:0",
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            "--directory",
-            metavar="DIR",
-            help="Write here what a client needs: fullcert.pem (chain and key), server-root.pem, "
-            "login.txt (the login envelope) and a config.toml for the agent.",
-        ),
-    ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List the scenarios and end.")] = False,
-) -> None:
+@click.option(
+    "--scenario",
+    metavar="NAME",
+    default="healthy",
+    show_default=True,
+    help="What the far side does.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where; port 0 takes a free one.",
+)
+@click.option(
+    "--directory",
+    metavar="DIR",
+    type=_FILE,
+    help="Write here what a client needs: fullcert.pem (chain and key), server-root.pem, login.txt "
+    "(the login envelope) and a config.toml for the agent.",
+)
+@click.option("--list", "list_all", is_flag=True, help="List the scenarios and end.")
+def simulate(scenario: str, *, listen: str, directory: Path | None, list_all: bool) -> None:
     """Play the far side alone.
 
     It is a Salesforce org behind its mutual-TLS door, healthy or not. The first line on standard
     output is "listening on HOST:PORT".
     """
+    import asyncio
+
     from agent import terminal
     from agent.simulator.scenario import SCENARIOS
     from agent.simulator.serve import serve
@@ -280,19 +382,23 @@ def simulate(
 
 
 @_app.command()
-def demo(
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="Where the endpoint listens.")
-    ] = "127.0.0.1:10843",
-    duration: Annotated[
-        str | None,
-        typer.Option("--for", metavar="TIME", help="End by itself after this time, such as 30s."),
-    ] = None,
-) -> None:
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:10843",
+    show_default=True,
+    help="Where the endpoint listens.",
+)
+@click.option(
+    "--for", "duration", metavar="TIME", help="End by itself after this time, such as 30s."
+)
+def demo(listen: str, duration: str | None) -> None:
     """Show it all without Salesforce.
 
     Starts simulated orgs in good and bad health, the agent that watches them, and its endpoint.
     """
+    import asyncio
+
     from agent import demo as demonstration
     from agent import logs
 
@@ -315,7 +421,7 @@ def _settings(config: Path) -> Settings:
         _fail(str(error), EX_CONFIG)
 
 
-def _chosen(settings: Settings, names: list[str] | None) -> list[Org]:
+def _chosen(settings: Settings, names: Sequence[str]) -> list[Org]:
     if not names:
         return list(settings.orgs.values())
     unknown = [name for name in names if name not in settings.orgs]
@@ -340,7 +446,7 @@ def _listen(text: str) -> tuple[str, int]:
     try:
         return listen_address(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--listen {error}") from error
+        raise click.UsageError(f"--listen {error}") from error
 
 
 def _seconds(text: str | None) -> float | None:
@@ -349,7 +455,7 @@ def _seconds(text: str | None) -> float | None:
     try:
         return None if text is None else duration(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--for {error}") from error
+        raise click.UsageError(f"--for {error}") from error
 
 
 def _announce(line: str) -> None:
@@ -359,5 +465,5 @@ def _announce(line: str) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+    click.echo(message, err=True)
+    sys.exit(code)

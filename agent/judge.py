@@ -42,19 +42,7 @@ class Judge:
     """
 
     def __init__(self, org: Org, tables: Tables, anchors: Anchors | None = None) -> None:
-        self._seen = Evidence(
-            now=_NEVER,
-            tables=tables,
-            anchors=anchors_of(org.trust) if anchors is None else anchors,
-            org=org.name,
-            host=org.endpoint.host,
-            port=org.endpoint.port,
-            api_version=org.api_version,
-            soap_login=org.login is not None,
-            thresholds=Thresholds(
-                _seconds(org.policy.expiry_warning), _seconds(org.policy.expiry_critical)
-            ),
-        )
+        self._seen = basis(org, tables, anchors_of(org.trust) if anchors is None else anchors)
         self._judged: tuple[Evidence, datetime, int] | None = None
         self._verdict: Verdict | None = None
 
@@ -65,16 +53,40 @@ class Judge:
 
     def judge(self, result: ProbeResult, identity: Identity | None, now: datetime) -> Verdict:
         """Take in one cycle and return the verdict as of `now`."""
-        self._seen = _with(self._seen, result, identity)
-        basis = (self._seen, now.replace(minute=0, second=0, microsecond=0), _over(self._seen, now))
-        if self._verdict is None or basis != self._judged:
+        self._seen = taken_in(self._seen, result, identity)
+        rests_on = (self._seen, now.replace(minute=0, second=0, microsecond=0), _over(self._seen, now))
+        if self._verdict is None or rests_on != self._judged:
             evidence = replace(self._seen, now=now)
             self._verdict = Verdict(evaluate(evidence), deadlines(evidence))
-            self._judged = basis
+            self._judged = rests_on
         return self._verdict
 
 
-def _with(seen: Evidence, result: ProbeResult, identity: Identity | None) -> Evidence:
+def basis(
+    org: Org, tables: Tables, anchors: Anchors, accepted_roots: frozenset[str] | None = None
+) -> Evidence:
+    """Return what an Org alone tells, with nothing seen yet; `now` is long before anything."""
+    return Evidence(
+        now=_NEVER,
+        tables=tables,
+        anchors=anchors,
+        org=org.name,
+        host=org.endpoint.host,
+        server_name=org.endpoint.server_name,
+        port=org.endpoint.port,
+        api_version=org.api_version,
+        soap_login=org.login is not None,
+        accepted_roots=accepted_roots,
+        profile=org.policy.profile,
+        thresholds=Thresholds(
+            _seconds(org.policy.expiry_warning), _seconds(org.policy.expiry_critical)
+        ),
+        suppressions=org.policy.suppressions,
+    )
+
+
+def taken_in(seen: Evidence, result: ProbeResult, identity: Identity | None) -> Evidence:
+    """Return the evidence with what one cycle showed; what it did not show stays as it was."""
     handshake = result.handshake
     failure = handshake.failure if handshake else None
     not_reached = result.client_auth is ClientAuth.NOT_REACHED

@@ -19,7 +19,9 @@ from fleet import Fleet
 from agent import config
 from agent.reason import Reason
 from agent.simulator.http import Delivery
+from agent.simulator.pki import ClientCertificate
 from agent.simulator.scenario import SCENARIOS
+from agent.simulator.server import PASSWORD
 from agent.simulator.soap import Asked
 from agent.store import FILE_NAME, Store
 
@@ -387,6 +389,79 @@ async def test_two_kills_in_a_row_open_the_breaker_since_both_may_have_been_refu
     assert simulator.record.logins == 2, "no third try"
 
 
+# --- what needs no network
+
+
+async def test_inspect_of_a_clean_identity_exits_0_and_of_a_renewal_without_its_purpose_1(fleet):
+    good = fleet.folder / "good.pem"
+    good.chmod(0o600)
+    fleet.deploy(ClientCertificate.SERVER_AUTH_ONLY, "renewed.pem")
+    (fleet.folder / "renewed.pem").chmod(0o600)
+
+    clean = await command("inspect", good)
+    wrong = await command("inspect", fleet.folder / "renewed.pem")
+
+    assert (clean[0], clean[2]) == (0, "")
+    assert wrong[0] == 1
+    assert "critical: eku_no_client_auth" in wrong[1]
+    assert "eku_no_client_auth" not in clean[1]
+
+
+async def test_inspect_asked_at_a_later_date_finds_what_is_expired_by_then(fleet):
+    today = await command("inspect", fleet.folder / "good.pem", "--json")
+    then = await command("inspect", fleet.folder / "good.pem", "--json", "--at", "2999-01-01")
+
+    rules = [{v["rule"] for v in json.loads(out)[0]["violations"]} for _, out, _ in (today, then)]
+    assert ["expired" in found for found in rules] == [False, True]
+
+
+async def test_inspect_of_what_is_no_certificate_says_so_and_exits_2(fleet):
+    code, out, _ = await command("inspect", fleet.folder / "password.txt")
+
+    assert code == 2
+    assert "neither PEM nor DER" in out
+    assert PASSWORD.reveal() not in out
+
+
+async def test_inspect_without_a_file_is_wrong_usage():
+    code, _, err = await command("inspect")
+
+    assert code == 2
+    assert "Missing argument 'FILE...'" in err
+
+
+async def test_forecast_tells_the_end_of_each_certificate_and_writes_a_calendar(fleet):
+    await fleet.add("emea")
+    ics = fleet.folder / "forecast.ics"
+
+    shown = await command("forecast", "--config", fleet.file, "--json")
+    written = await command("forecast", "--config", fleet.file, "--ics", ics)
+
+    assert (shown[0], shown[2]) == (0, "")
+    assert ("expired", ["emea"]) in [(e["name"], e["orgs"]) for e in json.loads(shown[1])]
+    assert written == (0, "", "")
+    assert ics.read_bytes().startswith(b"BEGIN:VCALENDAR\r\n")
+
+
+async def test_forecast_of_an_org_whose_certificate_is_gone_names_it_and_exits_1(fleet):
+    await fleet.add("emea", certificate="absent.pem")
+
+    code, out, err = await command("forecast", "--config", fleet.file)
+
+    assert code == 1
+    assert err.startswith("emea: ")
+    assert "soap_login_retirement" in out
+
+
+async def test_rules_explains_one_rule_and_knows_no_other_name():
+    one = await command("rules", "eku_dual")
+    none = await command("rules", "eku_daul")
+
+    assert (one[0], one[2]) == (0, "")
+    assert one[1].startswith("eku_dual  critical  client")
+    assert none == (1, "", "there is no rule 'eku_daul'; `sfmtls-agent rules` lists them\n")
+
+
 # --- what can drift
 
 
@@ -404,6 +479,9 @@ def usage(*words):
         ("run",),
         ("check",),
         ("probe",),
+        ("inspect",),
+        ("forecast",),
+        ("rules",),
         ("reasons",),
         ("breaker",),
         ("breaker", "show"),
