@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from making import at, make
 
 from agent import config
 from agent.config import AgentSettings, ConfigError, Settings, WebSettings, load
@@ -21,13 +25,18 @@ from agent.org import (
     IpFamily,
     Org,
     PasswordCredentials,
+    Policy,
     Proxy,
+    RevocationCheck,
     Session,
     SessionCall,
+    Suppression,
     Timeouts,
     TlsVersion,
     TrustAnchors,
 )
+from agent.policy import CATALOGUE
+from agent.policy.tables import shipped_tables
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = Path(__file__).parent / "configs"
@@ -50,10 +59,6 @@ def problems(path: Path) -> tuple[config.Problem, ...]:
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     return caught.value.problems
-
-
-def said(path: Path) -> list[str]:
-    return [f"{problem.key}: {problem.message}" for problem in problems(path)]
 
 
 @pytest.fixture
@@ -153,6 +158,73 @@ def test_lines_are_right_after_texts_of_several_lines_and_for_dotted_and_quoted_
     ]
 
 
+def test_a_place_in_a_list_belongs_to_the_key_and_has_the_line_in_which_it_begins(tmp_path):
+    text = """include = [
+  "[a] = {", "b",
+
+  7, # [b]
+]
+[[orgs.emea.policy.suppress]]
+rule = "eku_any"
+reason = "x"
+[[orgs.emea.policy.suppress]] # the second
+ruel = 1
+[orgs.apac]
+policy.suppress = [{ rule = "eku_any", until = 2027-01-01, reason = "x" }, { }, # [{
+  { rule = "eku_dual", until = 2027-01-01 }]
+"""
+
+    found = problems(write(tmp_path / "c.toml", text))
+
+    assert [(p.line, p.key) for p in found if not p.key.endswith((".host", ".certificate"))] == [
+        (4, "include[2]"),
+        (6, "orgs.emea.policy.suppress[0].until"),
+        (9, "orgs.emea.policy.suppress[1].rule"),
+        (9, "orgs.emea.policy.suppress[1].until"),
+        (9, "orgs.emea.policy.suppress[1].reason"),
+        (10, "orgs.emea.policy.suppress[1].ruel"),
+        (12, "orgs.apac.policy.suppress[1].rule"),
+        (12, "orgs.apac.policy.suppress[1].until"),
+        (12, "orgs.apac.policy.suppress[1].reason"),
+        (13, "orgs.apac.policy.suppress[2].reason"),
+    ]
+    # A table without a header stands where it is first mentioned.
+    assert [p.line for p in found if p.key == "orgs.emea.host"] == [6]
+
+
+HEADERS = ["[[orgs.emea.policy.suppress]]", "[[ orgs . \"emea\" . policy.'suppress' ]] # ]]"]
+REASONS = [
+    "'''\n[[orgs.emea.policy.suppress]]\nuntil = 1\n''''",
+    '"""[{\\"""\n""""',
+    '"[[\\""',
+    "['''\n''', [\n# ]\n], {}]",
+    "{ until = [\n1\n] }",
+]
+NOTES = st.lists(st.sampled_from(["", "# [x]", "  # '''", '#"', "# a = ["]), max_size=3)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    tables=st.lists(
+        st.tuples(NOTES, st.sampled_from(HEADERS), st.sampled_from(REASONS), NOTES),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_lines_are_right_whatever_stands_around_the_key(tables, tmp_path):
+    text, expected = ORG, []
+    for place, (above, header, reason, between) in enumerate(tables):
+        text += "\n".join([*above, header, f"reason = {reason}", *between, ""])
+        expected.append((text.count("\n") + 1, f"orgs.emea.policy.suppress[{place}].until"))
+        text += "until = 1\n"
+
+    found = problems(write(tmp_path / "c.toml", text))
+
+    assert [(p.line, p.key) for p in found if "must be a date" in p.message] == expected
+
+
 def test_a_syntax_error_has_line_and_column(tmp_path):
     (problem,) = problems(write(tmp_path / "c.toml", "[agent]\ninterval = 60s\n"))
 
@@ -180,6 +252,7 @@ def test_a_syntax_error_has_line_and_column(tmp_path):
         ("a = 2026-02-30\n", "not a date"),
         ("a = " + "1" * 5000 + "\n", "a number is too long"),
         ("a = " + "[" * 5000 + "\n", "nested too deeply"),
+        ("a = [{}]\n[[a]]\n", "in braces or brackets"),
         ("a = 1\r\rb = 1\n", "does not belong here|line should end"),
     ],
 )
@@ -187,6 +260,12 @@ def test_a_syntax_error_is_told_in_plain_words(text, meaning, tmp_path):
     (problem,) = problems(write(tmp_path / "c.toml", text))
 
     assert re.search(meaning, problem.message), problem.message
+
+
+def test_a_key_of_thousands_of_parts_is_an_unknown_key_like_others(tmp_path):
+    (problem,) = problems(write(tmp_path / "c.toml", f"{'a.' * 5000}a = 1\n{ORG}"))
+
+    assert (problem.line, problem.key, problem.message) == (1, "a", "no such key")
 
 
 def test_an_empty_missing_or_unreadable_file_is_one_problem_without_a_key(tmp_path):
@@ -374,11 +453,126 @@ def test_systemd_says_where_the_state_is_unless_the_configuration_does(loaded, t
     assert own.agent.state_directory == tmp_path / "state"
 
 
-def test_the_same_file_gives_equal_settings_so_that_a_reload_sees_no_change(loaded):
+def test_the_same_file_gives_equal_settings_so_that_a_reload_sees_no_change(loaded, tmp_path):
+    write(tmp_path / "accepted.pem", PEM)
     text = '[defaults]\nlabels = { a = "b" }\n' + ORG + LOGIN
 
     assert loaded(text) == loaded(text)
     assert loaded(text) != loaded(text + "port = 1\n")
+    assert loaded(text + POLICY) == loaded(text + POLICY)
+    assert loaded(text) != loaded(text + 'policy.expiry_warning = "30d"\n')
+
+
+# --- how what was seen is judged
+
+
+POLICY = """
+[orgs.emea.policy]
+profile = "chrome-1.8"
+expiry_warning = "30d"
+expiry_critical = "14d"
+accepted_roots = "accepted.pem"
+revocation = "crl+ocsp"
+[[orgs.emea.policy.suppress]]
+rule = "eku_dual"
+until = 2027-01-01
+reason = "known"
+[[orgs.emea.policy.suppress]]
+rule = "eku_dual"
+until = 2027-01-01T01:00:00+02:00
+reason = "Zurück im März"
+fingerprint = "9F64A747E1B97F131FABB6B447296C9B6F0201E79FB3C5356E6C77E89B6A806A"
+"""
+FINGERPRINT = "9f64a747e1b97f131fabb6b447296c9b6f0201e79fb3c5356e6c77e89b6a806a"
+
+
+def in_octets(fingerprint: str) -> str:
+    return bytes.fromhex(fingerprint).hex(":").upper()
+
+
+def test_every_policy_key_arrives_where_it_belongs(org, tmp_path):
+    write(tmp_path / "accepted.pem", PEM)
+
+    assert org(POLICY).policy == Policy(
+        profile="chrome-1.8",
+        expiry_warning=30 * 86400.0,
+        expiry_critical=14 * 86400.0,
+        accepted_roots=str(tmp_path / "accepted.pem"),
+        revocation=RevocationCheck.CRL_AND_OCSP,
+        suppressions=(
+            Suppression("eku_dual", at("2027-01-01"), "known"),
+            Suppression("eku_dual", at("2026-12-31 23:00"), "Zurück im März", FINGERPRINT),
+        ),
+    )
+
+
+def test_what_a_policy_does_not_say_is_as_if_there_were_none(org):
+    assert org("[orgs.emea.policy]\n").policy == org().policy == Policy()
+
+
+@pytest.mark.parametrize("spelling", [str, str.upper, in_octets])
+def test_a_fingerprint_in_any_spelling_means_the_certificate_that_has_it(org, spelling):
+    meant, other = (make(name).facts.fingerprint_sha256 for name in ("meant", "other"))
+
+    (known,) = org(
+        '[[orgs.emea.policy.suppress]]\nrule = "eku_dual"\nuntil = 2027-01-01\nreason = "known"\n'
+        f'fingerprint = "{spelling(meant)}"\n'
+    ).policy.suppressions
+
+    now = at("2026-12-31")
+    assert known.covers("eku_dual", meant, now)
+    assert not known.covers("eku_dual", other, now)
+
+
+def test_a_policy_says_more_than_the_defaults_and_suppressions_add_up(loaded):
+    known = '{{ rule = "{}", until = 2027-01-01, reason = "known" }}'.format
+    found = loaded(
+        f'[defaults.policy]\nprofile = "chrome-1.8"\nrevocation = "crl"\n'
+        f'expiry_warning = "30d"\nsuppress = [{known("eku_any")}]\n'
+        f"{ORG}[orgs.emea.policy]\nexpiry_warning = '60d'\nrevocation = 'off'\n"
+        f"suppress = [{known('eku_dual')}, {known('eku_any')}]\n"
+        f'[orgs.apac]\nhost = "x"\ncertificate = "c"\n'
+    )
+
+    emea, apac = found.orgs["emea"].policy, found.orgs["apac"].policy
+    assert (emea.profile, apac.profile) == ("chrome-1.8", "chrome-1.8")
+    assert (emea.revocation, apac.revocation) == (RevocationCheck.OFF, RevocationCheck.CRL)
+    assert (emea.expiry_warning, apac.expiry_warning) == (60 * 86400.0, 30 * 86400.0)
+    assert [known.rule for known in emea.suppressions] == ["eku_any", "eku_dual", "eku_any"]
+    assert [known.rule for known in apac.suppressions] == ["eku_any"]
+
+
+def test_every_rule_but_internal_can_be_suppressed_and_every_profile_chosen(org):
+    suppressed = sorted(CATALOGUE.keys() - {"internal"})
+    known = "".join(
+        f'[[orgs.emea.policy.suppress]]\nrule = "{rule}"\nuntil = 2020-01-01\nreason = "x"\n'
+        for rule in suppressed
+    )
+
+    # That 2020 is over is no error: the suppression has only stopped to work.
+    assert [known.rule for known in org(known).policy.suppressions] == suppressed
+    for profile in shipped_tables().profiles:
+        assert org(f'policy.profile = "{profile}"\n').policy.profile == profile
+
+
+def test_a_configuration_that_names_no_rule_does_not_wait_for_the_policy(tmp_path):
+    path = write(tmp_path / "c.toml", ORG + 'policy.expiry_warning = "30d"\n')
+    program = (
+        "import pathlib, sys\n"
+        "from agent.config import load\n"
+        "load(pathlib.Path(sys.argv[1]), {})\n"
+        "print('agent.policy' in sys.modules)\n"
+    )
+    path_with_a_rule = write(tmp_path / "d.toml", ORG + 'policy.profile = "salesforce"\n')
+
+    loaded = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True
+        ).stdout
+        for file in (path, path_with_a_rule)
+    ]
+
+    assert loaded == ["False\n", "True\n"]
 
 
 # --- more files
@@ -445,8 +639,9 @@ def test_an_included_file_that_is_not_toml_is_named(tmp_path):
 
 
 def example_with_every_setting_made(tmp_path: Path) -> Path:
-    text = re.sub(r"^#(?=[a-z])", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^#(?=[a-z[])", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     write(tmp_path / "server-roots.pem", PEM)
+    write(tmp_path / "accepted-roots.pem", PEM)
     return write(tmp_path / "config.toml", text)
 
 
@@ -462,7 +657,16 @@ def test_the_example_loads_with_every_setting_made_and_shows_the_defaults(tmp_pa
     plain, emea = load(EXAMPLE, {}).orgs["emea"], full.orgs["emea"]
     differing = {f.name for f in fields(Org) if getattr(plain, f.name) != getattr(emea, f.name)}
     # What has no default is shown by an invented value, and paths are beside the file.
-    assert differing == {"identity", "login", "trust", "organization_id"}
+    assert differing == {"identity", "login", "trust", "organization_id", "policy"}
+    assert emea.policy == Policy(
+        profile=plain.policy.profile,
+        expiry_warning=30 * 86400.0,
+        expiry_critical=14 * 86400.0,
+        accepted_roots=str(tmp_path / "accepted-roots.pem"),
+        revocation=plain.policy.revocation,
+        suppressions=emea.policy.suppressions,
+    )
+    assert [known.rule for known in emea.policy.suppressions] == ["eku_dual"]
 
 
 def test_the_example_mentions_every_key():
@@ -470,7 +674,9 @@ def test_the_example_mentions_every_key():
     mentioned = {part for key, _ in settings_made for part in key.split(".")}
     mentioned |= {key for _, value in settings_made for key in re.findall(r"([a-z_]+) =", value)}
     mentioned |= set(
-        re.findall(r"[a-z]+", " ".join(re.findall(r"^\[(.*)\]", EXAMPLE.read_text(), re.MULTILINE)))
+        re.findall(
+            r"[a-z]+", " ".join(re.findall(r"^#?\[(.*)\]", EXAMPLE.read_text(), re.MULTILINE))
+        )
     )
 
     assert {key.name for key in ALL_KEYS} - mentioned == set()
@@ -492,6 +698,7 @@ def test_the_list_of_keys_has_tables_and_names():
         "defaults.port",
         "orgs.NAME.password.credential",
         "orgs.NAME.proxy.password.env",
+        "defaults.policy.suppress.until",
     } <= listed
 
 
@@ -521,11 +728,17 @@ NAMES = sorted({key.name for key in ALL_KEYS})
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(
-        ["1.2", "query", "64.0", "65.0", "5m", "x:1", ":0", "http://x:1", "x", "[::1]:1"]
+        ["1.2", "query", "64.0", "5m", "x:1", ":0", "http://x:1", "x", "[::1]:1", "eku_dual", "crl"]
     ),
 )
 SCALARS = st.one_of(
-    st.booleans(), st.integers(), st.integers(0, 99999), st.floats(), TEXTS, st.just("2026-01-01")
+    st.booleans(),
+    st.integers(),
+    st.integers(0, 99999),
+    st.floats(),
+    TEXTS,
+    st.dates(),
+    st.datetimes(timezones=st.none() | st.just(UTC)),
 )
 KEYS = st.one_of(st.sampled_from(NAMES), TEXTS)
 VALUES = st.recursive(

@@ -38,6 +38,7 @@ from agent.config.tables import (
     Key,
     MainFile,
     OrgTable,
+    PolicyTable,
     WebTable,
     given_in,
     keys,
@@ -150,8 +151,10 @@ def _orgs(top: _Top, sources: Sequence[_OrgSource], problems: list[Problem]) -> 
     first: dict[str, _OrgSource] = {}
     found: dict[str, Org] = {}
     problems += _label_problems(top.file, ("defaults", "labels"), top.defaults)
+    problems += _suppression_problems(top.file, ("defaults",), top.defaults, top.bad)
     for source in sources:
         problems += _label_problems(source.file, (*source.location, "labels"), source.table)
+        problems += _suppression_problems(source.file, source.location, source.table, source.bad)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", source.name):
             message = "the name needs 1 to 63 letters, digits, dots, hyphens and underscores, and "
             message += "begins with a letter or digit"
@@ -194,11 +197,36 @@ def _label_problems(file: File, location: Location, table: OrgTable) -> Iterator
         yield file.problem((*location, name), message)
 
 
+_SUPPRESSION_NEEDS: Final[Mapping[str, str]] = {
+    "rule": "the name of a rule is needed; `sfmtls-agent rules` shows all",
+    "until": "the date on which it ends is needed, such as 2027-01-01",
+    "reason": "a reason is needed, for whoever reads it later",
+}
+
+
+def _suppression_problems(
+    file: File, location: Location, table: OrgTable, bad: frozenset[Location]
+) -> Iterator[Problem]:
+    first: dict[tuple[str, str | None], int] = {}
+    suppressions = table.policy.suppress if table.policy else None
+    for place, suppression in enumerate(suppressions or ()):
+        where = (*location, "policy", "suppress", place)
+        for key, message in _SUPPRESSION_NEEDS.items():
+            if getattr(suppression, key) is None and (*where, key) not in bad:
+                yield file.problem((*where, key), message)
+        if suppression.rule is None or (*where, "fingerprint") in bad:
+            continue
+        known = first.setdefault((suppression.rule, suppression.fingerprint), place)
+        if known != place:
+            message = f"suppress[{known}] is about the same; one is enough"
+            yield file.problem((*where, "rule"), message)
+
+
 def _merged(top: _Top, own: OrgTable) -> OrgTable:
     """Return the org's table over the defaults over what the agent's table says for all.
 
-    Trust, timeouts and labels merge key by key; a secret, a certificate and a proxy are one thing
-    each and are replaced as a whole.
+    Trust, policy, timeouts and labels merge key by key, and suppressions add up; a secret, a
+    certificate and a proxy are one thing each and are replaced as a whole.
     """
     shared = OrgTable.model_construct(
         interval=top.agent.interval,
@@ -212,6 +240,8 @@ def _over(under: OrgTable, upper: OrgTable) -> OrgTable:
     changes = given_in(upper)
     if under.trust and upper.trust:
         changes["trust"] = under.trust.model_copy(update=given_in(upper.trust))
+    if under.policy and upper.policy:
+        changes["policy"] = _policy_over(under.policy, upper.policy)
     if under.timeouts and upper.timeouts:
         changes["timeouts"] = under.timeouts.model_copy(update=given_in(upper.timeouts))
     if under.labels and upper.labels:
@@ -219,10 +249,16 @@ def _over(under: OrgTable, upper: OrgTable) -> OrgTable:
     return under.model_copy(update=changes)
 
 
+def _policy_over(under: PolicyTable, upper: PolicyTable) -> PolicyTable:
+    changes = given_in(upper)
+    if under.suppress and upper.suppress:
+        changes["suppress"] = [*under.suppress, *upper.suppress]
+    return under.model_copy(update=changes)
+
+
 def _cross_problems(top: _Top, source: _OrgSource, merged: OrgTable) -> Iterator[Problem]:
-    shared = (("defaults",), ("agent",))
-    wrong = {place[2] for place in source.bad if place[:2] == source.location and place[2:]}
-    wrong |= {place[1] for place in top.bad if place[:1] in shared and place[1:]}
+    wrong = _wrong(source.bad, source.location)
+    wrong |= _wrong(top.bad, ("defaults",)) | _wrong(top.bad, ("agent",))
     for check in CHECKS:
         if wrong.isdisjoint(check.reads):
             for key, message in check.complaints(merged):
@@ -236,7 +272,18 @@ def _cross_problems(top: _Top, source: _OrgSource, merged: OrgTable) -> Iterator
         yield source.file.problem((*source.location, "soql"), message)
 
 
-def _blame(top: _Top, source: _OrgSource, key: Location, message: str) -> Problem:
+def _wrong(bad: frozenset[Location], table: Location) -> set[str]:
+    """Return the keys of a table that are wrong, or in which something is, dotted."""
+    begin = len(table)
+    return {
+        key_path(place[begin:end])
+        for place in bad
+        if place[:begin] == table
+        for end in range(begin + 1, len(place) + 1)
+    }
+
+
+def _blame(top: _Top, source: _OrgSource, key: tuple[str, ...], message: str) -> Problem:
     """Make the problem where the key was written: at the org, in the defaults, at the agent."""
     if _has(source.table, key):
         return source.file.problem((*source.location, *key), message)
@@ -246,7 +293,7 @@ def _blame(top: _Top, source: _OrgSource, key: Location, message: str) -> Proble
     return source.file.problem((*source.location, *key), message)
 
 
-def _has(table: object, key: Location) -> bool:
+def _has(table: object, key: Sequence[str]) -> bool:
     for part in key:
         table = getattr(table, part, None)
     return table is not None
@@ -255,7 +302,7 @@ def _has(table: object, key: Location) -> bool:
 def _agent(top: _Top, environ: Mapping[str, str], problems: list[Problem]) -> AgentSettings:
     table = top.agent
     interval = table.interval or AGENT.interval
-    wrong = {place[1] for place in top.bad if place[:1] == ("agent",) and place[1:]}
+    wrong = _wrong(top.bad, ("agent",))
     if wrong.isdisjoint({"interval", "timeouts"}):
         for key, message in timeout_complaints(table.interval, table.timeouts):
             problems.append(top.file.problem(("agent", *key.split(".")), message))

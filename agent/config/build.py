@@ -12,8 +12,10 @@ from agent.config.settings import AGENT, ORG
 from agent.config.tables import (
     AgentTable,
     OrgTable,
+    PolicyTable,
     ProxyTable,
     SecretTable,
+    SuppressionTable,
     TimeoutsTable,
     TrustTable,
     given_in,
@@ -24,10 +26,12 @@ from agent.org import (
     Enforcement,
     Org,
     PasswordCredentials,
+    Policy,
     Proxy,
     SecretSource,
     Session,
     SessionCall,
+    Suppression,
     Timeouts,
     TlsVersion,
     TrustAnchors,
@@ -84,6 +88,7 @@ def org_of(name: str, org: OrgTable) -> Org:
         login_interval=org.login_interval or ORG.login_interval,
         logins_per_hour=org.logins_per_hour or ORG.logins_per_hour,
         timeouts=timeouts_of(interval, org.timeouts),
+        policy=_policy(org.policy) if org.policy else ORG.policy,
         labels=MappingProxyType(org.labels or {}),
     )
 
@@ -152,6 +157,23 @@ def _enforcement(org: OrgTable) -> Enforcement:
     return Enforcement(
         org.enforcement_port or usual.port, org.enforcement_interval or usual.interval
     )
+
+
+def _policy(table: PolicyTable) -> Policy:
+    return Policy(
+        profile=table.profile or ORG.policy.profile,
+        expiry_warning=table.expiry_warning,
+        expiry_critical=table.expiry_critical,
+        accepted_roots=table.accepted_roots,
+        revocation=table.revocation or ORG.policy.revocation,
+        suppressions=tuple(_suppression(suppression) for suppression in table.suppress or ()),
+    )
+
+
+def _suppression(table: SuppressionTable) -> Suppression:
+    if table.rule is None or table.until is None or table.reason is None:
+        raise AssertionError("the checks let a suppression through that lacks what it needs")
+    return Suppression(table.rule, table.until, table.reason, table.fingerprint)
 
 
 def state_directory_of(table: AgentTable, environ: Mapping[str, str]) -> Path:

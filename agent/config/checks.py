@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from agent.config.build import cycle_limit, highest_tls, logs_in, lowest_tls, trusts_system
 from agent.config.settings import ORG
 from agent.config.tables import OrgTable, TimeoutsTable, given_in
-from agent.config.values import major_version, per_hour, told
+from agent.config.values import major_version, per_hour, told, told_in_days
 from agent.org import SessionCall
 
 # Salesforce help 005132110: login() does not exist from 65.0 on.
@@ -93,6 +93,14 @@ def _login_rate(org: OrgTable) -> Complaints:
         yield "logins_per_hour" if org.login_interval is None else "login_interval", message
 
 
+def _notice_order(org: OrgTable) -> Complaints:
+    warning = org.policy.expiry_warning if org.policy else None
+    critical = org.policy.expiry_critical if org.policy else None
+    if warning is not None and critical is not None and critical > warning:
+        message = f"{told_in_days(critical)} is longer than expiry_warning"
+        yield "policy.expiry_critical", f"{message} ({told_in_days(warning)})"
+
+
 def _timeouts_fit(org: OrgTable) -> Complaints:
     yield from timeout_complaints(org.interval, org.timeouts)
 
@@ -116,7 +124,10 @@ def timeout_complaints(interval: float | None, table: TimeoutsTable | None) -> C
 
 
 class _Check(NamedTuple):
-    """A check and the keys it reads; it is left out when one of them is already known as wrong."""
+    """A check and the keys it reads; it is left out when one of them is already known as wrong.
+
+    A table is wrong when anything in it is.
+    """
 
     reads: tuple[str, ...]
     complaints: Callable[[OrgTable], Complaints]
@@ -133,5 +144,6 @@ CHECKS: Final = (
     _Check(("session_call", "soql"), _query_has_soql),
     _Check(("enforcement", "username", "password"), _enforcement_has_login),
     _Check(("login_interval", "logins_per_hour", "username", "password"), _login_rate),
+    _Check(("policy.expiry_warning", "policy.expiry_critical"), _notice_order),
     _Check(("interval", "timeouts"), _timeouts_fit),
 )

@@ -6,21 +6,27 @@ import glob
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agent.config.problem import Location, Problem, key_path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which cached_property cannot do with
 class File:
     """A TOML file: what stands in it, and in which line each key does."""
 
     path: Path
     content: Mapping[str, Any]
-    lines: Mapping[Location, int]
+    text: str = field(repr=False)
+
+    @cached_property
+    def lines(self) -> Mapping[Location, int]:
+        """The line of each key; they are looked for only when there is a problem to tell."""
+        return _lines(self.text)
 
     def problem(self, location: Location, message: str) -> Problem:
         """Make a problem at the key, or at the nearest table around it that has a line."""
@@ -58,7 +64,7 @@ def read_file(path: Path, problems: list[Problem]) -> File | None:
         problems.append(Problem(str(path), "", "is empty; config.example.toml shows what it needs"))
         return None
     try:
-        return File(path, tomllib.loads(text), _lines(text))
+        return File(path, tomllib.loads(text), text)
     except tomllib.TOMLDecodeError as error:
         problems.append(_syntax(path, text, str(error)))
     except RecursionError:
@@ -77,7 +83,7 @@ _SYNTAX: Final[tuple[tuple[str, str], ...]] = (
     ("Cannot declare", "this table stands here a second time; each org needs a name of its own"),
     ("Cannot overwrite a value", "this key stands here a second time"),
     ("Duplicate inline table key", "a key stands twice in these braces"),
-    ("Cannot mutate immutable namespace", "this table was already written in braces"),
+    ("Cannot mutate immutable namespace", "this was already written in braces or brackets"),
     ("Illegal character", "a character that must be escaped in a text"),
     ("Found invalid character", "a character that does not belong here"),
     ("Unescaped '\\' in a string", "a backslash that escapes nothing; use '…' for a literal text"),
@@ -103,38 +109,99 @@ def _syntax(path: Path, text: str, said: str) -> Problem:
     return Problem(str(path), "", f"is not TOML {where}: {meaning}", line)
 
 
-_KEY: Final = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
-_DOTTED: Final = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
-_HEADER: Final = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
-_ASSIGNMENT: Final = re.compile(rf"\s*({_DOTTED})\s*=")
-_LONG_QUOTE: Final = re.compile(r'"""|\'\'\'')
+# All that matters for finding keys; a text in quotes is one word, whatever it holds (TOML 1.0).
+_WORD: Final = re.compile(
+    r"""
+      "{3} (?: [^\\] | \\. )*? "{3,5}  |  '{3} .*? '{3,5}
+    | " (?: [^"\\] | \\. )* "          |  ' [^']* '
+    | \# [^\n]*
+    | [\[\]{},=\n]
+    | [^\[\]{},=\s"'.\#]+
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+class _Word(NamedTuple):
+    text: str
+    line: int
+
+    @property
+    def step(self) -> int:
+        """How much deeper it leads into brackets and braces."""
+        return (self.text in {"[", "{"}) - (self.text in {"]", "}"})
 
 
 def _lines(text: str) -> Mapping[Location, int]:
-    """Find the line of each key that begins one; keys inside braces have their table's line."""
+    """Find the line of each key, and of each item of a list, in a text that is known to be TOML.
+
+    Keys inside braces have the line of what the braces stand for.
+    """
+    around: dict[Location, int] = {}  # tables that have perhaps no header of their own
     found: dict[Location, int] = {}
+    last: dict[Location, int] = {}  # the place of the last [[table]] in each list
     table: Location = ()
-    quote: str | None = None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if quote is None:
-            if header := _HEADER.match(line):
-                table = _parts(header[1])
-                found.setdefault(table, number)
-            elif assignment := _ASSIGNMENT.match(line):
-                location = table + _parts(assignment[1])
-                for length in range(len(table) + 1, len(location) + 1):
-                    found.setdefault(location[:length], number)
-        # Nothing inside a text of several lines is a key.
-        for mark in _LONG_QUOTE.findall(line):
-            if quote is None:
-                quote = mark
-            elif quote == mark:
-                quote = None
-    return found
+    for words in _statements(text):
+        line = words[0].line
+        if words[0].text == "[":
+            names = _names(word for word in words if not word.step)
+            if words[1].text == "[":
+                tables = (*_in_last(names[:-1], last), names[-1])
+                last[tables] = last.get(tables, -1) + 1
+            table = _in_last(names, last)
+            for length in range(1, len(table)):
+                around.setdefault(table[:length], line)
+            found.setdefault(table, line)
+        else:
+            equals = next(place for place, word in enumerate(words) if word.text == "=")
+            location = table + _names(words[:equals])
+            for length in range(len(table) + 1, len(location) + 1):
+                found.setdefault(location[:length], line)
+            for place, item in enumerate(_items(words[equals + 1 :])):
+                found[*location, place] = item.line
+    return around | found
 
 
-def _parts(dotted: str) -> Location:
-    return tuple(part[1:-1] if part[0] in "\"'" else part for part in re.findall(_KEY, dotted))
+def _statements(text: str) -> Iterator[Sequence[_Word]]:
+    """Yield the words of each header, and of each key with its value."""
+    words: list[_Word] = []
+    line, depth = 1, 0
+    for match in _WORD.finditer(text + "\n"):
+        word = _Word(match[0], line)
+        if word.text != "\n" and not word.text.startswith("#"):
+            words.append(word)
+            depth += word.step
+        elif word.text == "\n" and words and not depth:
+            yield words
+            words = []
+        line += word.text.count("\n")
+
+
+def _items(value: Sequence[_Word]) -> Iterator[_Word]:
+    """Yield the first word of each item of a list; none for what is no list."""
+    if value[0].text != "[":
+        return
+    depth, begins = 0, True
+    for word in value:
+        if depth == 1 and begins and word.text != "]":
+            yield word
+        if depth == 1:
+            begins = word.text == ","
+        depth += word.step
+
+
+def _names(words: Iterable[_Word]) -> tuple[str, ...]:
+    return tuple(text[1:-1] if text[0] in "\"'" else text for text, _ in words)
+
+
+def _in_last(names: Sequence[str], last: Mapping[Location, int]) -> Location:
+    """Return the location that names mean in a header: in a list, the last table so far."""
+    location: Location = ()
+    for name in names:
+        location = (*location, name)
+        if location in last:
+            location = (*location, last[location])
+    return location
 
 
 def included_files(main: File, patterns: Sequence[str], problems: list[Problem]) -> Iterator[File]:

@@ -16,6 +16,7 @@ from agent.config.tables import (
     IncludedFile,
     MainFile,
     OrgTable,
+    PolicyTable,
     Table,
     WebTable,
     tables_in,
@@ -39,6 +40,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
 
 # The same key has another home: say which.
 _HOMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(PolicyTable.model_fields, "[orgs.NAME.policy] or [defaults.policy]"),
     **dict.fromkeys(OrgTable.model_fields, "[orgs.NAME] or [defaults]"),
     **dict.fromkeys(WebTable.model_fields, "[web]"),
     **dict.fromkeys(AgentTable.model_fields, "[agent]"),
@@ -51,7 +53,7 @@ _FEW: Final = 4
 
 def _sentence(error: ErrorDetails, model: type[Table]) -> str:
     if error["type"] == "extra_forbidden":
-        return _unknown(tuple(str(part) for part in error["loc"]), model)
+        return _unknown(error["loc"], model)
     sentence = _SENTENCES.get(error["type"])
     if sentence is None:
         return "is not accepted here"
@@ -59,7 +61,7 @@ def _sentence(error: ErrorDetails, model: type[Table]) -> str:
 
 
 def _unknown(location: Location, model: type[Table]) -> str:
-    table, key = _table_at(location[:-1], model), location[-1]
+    table, key = _table_at(location[:-1], model), str(location[-1])
     if model is IncludedFile and len(location) == 1:
         return "only [orgs.NAME] may stand in an included file"
     known = list(table.model_fields)
@@ -74,9 +76,9 @@ def _unknown(location: Location, model: type[Table]) -> str:
 
 
 def _table_at(location: Location, model: type[Table]) -> type[Table]:
-    """Return the model of the table at a location; names of orgs are passed over."""
+    """Return the model of the table at a location; names of orgs and places are passed over."""
     for part in location:
-        info = model.model_fields.get(part)
+        info = model.model_fields.get(str(part))
         if info is not None:
             model = next(tables_in(info.annotation), model)
     return model
@@ -93,7 +95,7 @@ def parse(
     What is wrong is taken out and the rest validated again, so that the checks across keys still
     find their problems in the same run.
     """
-    content = _copy(file.content)
+    content = file.content
     bad: set[Location] = set()
     base = str(file.path.parent.absolute())
     while True:
@@ -102,28 +104,39 @@ def parse(
         except ValidationError as error:
             fresh: set[Location] = set()
             for detail in error.errors(include_url=False, include_input=False):
-                # A position in a list is no key.
-                location = tuple(part for part in detail["loc"] if isinstance(part, str))
+                location = detail["loc"]
                 # A table that lacks something after its wrong part was taken out is no news.
                 if not any(place[: len(location)] == location for place in bad):
                     problems.append(file.problem(location, _sentence(detail, model)))
-                fresh.add(_remove(content, location))
+                removed = _innermost(content, location)
+                content = _without(content, removed)
+                fresh.add(removed)
             bad |= fresh
 
 
-def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _copy(value) if isinstance(value, dict) else value for key, value in content.items()
-    }
+def _innermost(content: Mapping[str, Any], location: Location) -> Location:
+    """Return the location, or the innermost key around it that exists.
+
+    What is no table in a list is taken for its list, so that the others keep their places.
+    """
+    found: Any = content
+    innermost = location[:1]
+    for depth, part in enumerate(location, start=1):
+        if isinstance(found, dict):
+            innermost = location[:depth]
+            found = found.get(part)
+        elif isinstance(found, list) and isinstance(part, int):
+            found = found[part]
+        else:
+            break
+    return innermost
 
 
-def _remove(content: dict[str, Any], location: Location) -> Location:
-    """Take the value at the location out, or the innermost table around it that exists."""
-    table = content
-    for depth, part in enumerate(location):
-        inner = table.get(part)
-        if depth == len(location) - 1 or not isinstance(inner, dict):
-            table.pop(part, None)
-            return location[: depth + 1]
-        table = inner
-    return location
+def _without(content: Any, location: Location) -> Any:  # noqa: ANN401 - as TOML has it
+    """Return a table or list without the key at the location."""
+    part, rest = location[0], location[1:]
+    if isinstance(content, list):
+        return [_without(c, rest) if place == part else c for place, c in enumerate(content)]
+    if rest:
+        return {**content, part: _without(content[part], rest)}
+    return {key: value for key, value in content.items() if key != part}

@@ -6,7 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 
-Location = tuple[str, ...]
+# Keys from the outside in; a number is a place in a list.
+Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,14 @@ class ConfigError(Exception):
 
 
 def key_path(location: Location) -> str:
-    """Write a location as TOML would: bare parts joined by dots, others quoted."""
-    return ".".join(
-        part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part[:100])
-        for part in location
-    )
+    """Write a location as TOML would: bare parts joined by dots, others quoted.
+
+    A place in a list follows in brackets, counted from 0.
+    """
+    return "".join(map(_part, location)).removeprefix(".")
+
+
+def _part(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part if re.fullmatch(r'[A-Za-z0-9_-]+', part) else json.dumps(part[:100])}"

@@ -6,6 +6,7 @@ A key that is absent is None here; what applies then is said by `org` and `setti
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -16,6 +17,7 @@ from agent.config.values import (
     above_the_floor,
     absolute_path,
     at_least_a_second,
+    at_least_an_hour,
     credential_name,
     dialled_address,
     duration,
@@ -23,10 +25,16 @@ from agent.config.values import (
     host_name,
     id_of_an_organization,
     listen_address,
+    moment,
     my_domain,
+    one_line,
     printable,
+    profile_name,
     proxy_address,
+    rule_name,
     served_version,
+    sha256_fingerprint,
+    tables,
     trust_file,
     variable_name,
 )
@@ -35,6 +43,7 @@ from agent.org import (
     FromFile,
     FromVariable,
     IpFamily,
+    RevocationCheck,
     SecretSource,
     SessionCall,
     TlsVersion,
@@ -57,6 +66,7 @@ def keys() -> tuple[Key, ...]:
 Duration = Annotated[float, BeforeValidator(duration)]
 Interval = Annotated[Duration, AfterValidator(at_least_a_second)]
 LoginInterval = Annotated[Duration, AfterValidator(above_the_floor)]
+Notice = Annotated[Duration, AfterValidator(at_least_an_hour)]
 Text = Annotated[str, AfterValidator(printable)]
 FilePath = Annotated[str, AfterValidator(absolute_path)]
 TrustFile = Annotated[FilePath, AfterValidator(trust_file)]
@@ -188,6 +198,52 @@ class ProxyTable(Table):
     password: SecretTable | None = Field(default=None, description="Its password.")
 
 
+class SuppressionTable(Table):
+    """A finding that the operator knows about; all is needed but the fingerprint."""
+
+    rule: Annotated[str, AfterValidator(rule_name)] | None = Field(
+        default=None, description="The rule whose findings are kept apart."
+    )
+    until: Annotated[datetime, BeforeValidator(moment)] | None = Field(
+        default=None, description="When that ends: a date (00:00 UTC) or a date-time with offset."
+    )
+    reason: Annotated[str, AfterValidator(one_line)] | None = Field(
+        default=None, description="Why, for whoever reads it later."
+    )
+    fingerprint: Annotated[str, AfterValidator(sha256_fingerprint)] | None = Field(
+        default=None,
+        description="The SHA-256 fingerprint of the certificate that is meant, if it is not any.",
+    )
+
+
+class PolicyTable(Table):
+    """How what was seen is judged."""
+
+    profile: Annotated[str, AfterValidator(profile_name)] | None = Field(
+        default=None, description="Whose policy counts, such as salesforce or chrome-1.8."
+    )
+    expiry_warning: Notice | None = Field(
+        default=None,
+        description="How long before a leaf expires to warn; by default it fits its lifetime.",
+    )
+    expiry_critical: Notice | None = Field(
+        default=None, description="How long before that it is critical; likewise."
+    )
+    accepted_roots: TrustFile | None = Field(
+        default=None,
+        description="A PEM file of the roots that the server accepts, as in its cacerts.jsp.",
+    )
+    revocation: Annotated[RevocationCheck, Choice] | None = Field(
+        default=None,
+        description="Whom to ask about revocation: off, crl or crl+ocsp; the latter two make HTTP "
+        "requests to the authorities named in the certificates.",
+    )
+    suppress: Annotated[list[SuppressionTable], BeforeValidator(tables)] | None = Field(
+        default=None,
+        description="Findings that are known, for a time; those of the defaults count too.",
+    )
+
+
 class OrgTable(Table):
     """What can be said about an org, in `[orgs.NAME]` or for all of them in `[defaults]`."""
 
@@ -257,6 +313,7 @@ class OrgTable(Table):
     enforcement_interval: Interval | None = Field(
         default=None, description="How often to prove that."
     )
+    policy: PolicyTable | None = Field(default=None, description="How what was seen is judged.")
     interval: Interval | None = Field(default=None, description="How often to run a cycle.")
     login_interval: LoginInterval | None = Field(
         default=None, description="How often to log in; at least 60 s."

@@ -6,11 +6,13 @@ place.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ from agent.credentials import is_credential_name
 # user has other clients too.
 _LOGIN_INTERVAL_FLOOR: Final = 60.0
 _INTERVAL_FLOOR: Final = 1.0
+_NOTICE_FLOOR: Final = 3600.0
 _LONGEST: Final = 366 * 86400.0
 # Salesforce help 000354473.
 _LAST_RETIRED: Final = 30
@@ -75,6 +78,13 @@ def above_the_floor(seconds: float) -> float:
     return seconds
 
 
+def at_least_an_hour(seconds: float) -> float:
+    """Refuse a notice that leaves nobody time to act: mostly a number that was meant as days."""
+    if seconds < _NOTICE_FLOOR:
+        raise ValueError('must be at least 1 h; days are written in quotes: "30d"')
+    return seconds
+
+
 def printable(value: str) -> str:
     """Refuse an empty text and control characters."""
     if not value.strip():
@@ -82,6 +92,15 @@ def printable(value: str) -> str:
     # XML 1.0 §2.2: what stands in a SOAP envelope, and what nobody means to write anywhere else.
     if re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]", value):
         raise ValueError("must not hold control characters")
+    return value
+
+
+def one_line(value: str) -> str:
+    """Refuse an empty text, and what would not stay in its line of a log or a terminal."""
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if not value.isprintable():
+        raise ValueError("must be one line of printable characters")
     return value
 
 
@@ -235,6 +254,73 @@ def trust_file(path: str) -> str:
     return path
 
 
+def profile_name(value: str) -> str:
+    """Refuse what is no profile of the policy."""
+    # Here, because to import the policy takes 0.1 s, and most configurations name nothing of it.
+    from agent.policy.tables import shipped_tables  # noqa: PLC0415 - as said above
+
+    profiles = sorted(shipped_tables().profiles)
+    if value not in profiles:
+        near = _near(value, profiles)
+        raise ValueError(f"no such profile{near}; there are {' and '.join(profiles)}")
+    return value
+
+
+def rule_name(value: str) -> str:
+    """Refuse what is no rule of the policy, or one that must not be silent."""
+    from agent.policy import CATALOGUE  # noqa: PLC0415 - as in profile_name
+
+    if value not in CATALOGUE:
+        near = _near(value, CATALOGUE)
+        raise ValueError(f"no such rule{near}; `sfmtls-agent rules` shows all")
+    if value == "internal":
+        raise ValueError("cannot be suppressed: it tells of a bug in the agent")
+    return value
+
+
+def _near(value: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(value, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def moment(value: object) -> datetime:
+    """Return the moment, in UTC, that TOML's date (its beginning) or date-time means.
+
+    A date in quotes is refused: TOML has dates of its own, which name no day that does not exist.
+    """
+    if not isinstance(value, date):
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueError only
+            "must be a date without quotes: 2027-01-01 (from 00:00 UTC) or 2027-01-01T08:00:00Z"
+        )
+    if not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if value.tzinfo is None:
+        raise ValueError("needs an offset from UTC: 2027-01-01T08:00:00Z or …T08:00:00+02:00")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after 9999 in UTC") from None
+
+
+def sha256_fingerprint(value: str) -> str:
+    """Return a fingerprint in lower case without colons."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}", value):
+        raise ValueError(
+            "must be a certificate's SHA-256 fingerprint: 64 hexadecimal digits, with or without "
+            "colons between the octets"
+        )
+    return value.replace(":", "").lower()
+
+
+def tables(value: object) -> object:
+    """Refuse what is no list, such as a table of the same name."""
+    if not isinstance(value, list):
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueError only
+            "must be a list of tables: each begins with its name in two pairs of brackets, [[…]]"
+        )
+    return value
+
+
 def variable_name(value: str) -> str:
     """Refuse what is no name of an environment variable (POSIX.1 §8.1)."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
@@ -252,6 +338,11 @@ def credential_name(value: str) -> str:
 def told(seconds: float) -> str:
     """Write seconds for people."""
     return f"{seconds:g} s"
+
+
+def told_in_days(seconds: float) -> str:
+    """Write a long time for people."""
+    return f"{seconds / 86400:g} d"
 
 
 def per_hour(seconds: float) -> str:
