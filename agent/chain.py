@@ -97,6 +97,11 @@ class Anchors:
         return certificate.fingerprint_sha256 in self._fingerprints
 
     @property
+    def fingerprints(self) -> frozenset[str]:
+        """The fingerprints of all anchors."""
+        return self._fingerprints
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of all anchors, each once."""
         return tuple(self._by_subject)
@@ -123,7 +128,8 @@ class ChainAnalysis:
     `leaf_position` is where the end-entity certificate stands, 0 unless the order is wrong.
     `paths` run from the leaf to an anchor, which is included; they are empty when none is reached.
     `roots` are the different anchors at their ends. `walk` is the longest path inside the file.
-    `extra` are positions that lie on no path; `duplicates` positions that repeat an earlier one.
+    `extra` are positions of certificates that the leaf does not come from, on no branch of a path;
+    `duplicates` are positions that repeat an earlier one, whatever that is.
     """
 
     certificates: tuple[Certificate, ...]
@@ -145,6 +151,11 @@ class ChainAnalysis:
         return min(self.paths, key=len) if self.paths else self.walk
 
     @property
+    def ways(self) -> tuple[tuple[Certificate, ...], ...]:
+        """All paths, or the walk as the only one when no anchor is reached."""
+        return self.paths or (self.walk,)
+
+    @property
     def root_keys(self) -> frozenset[str]:
         """The hashes of the public keys of all roots that can be reached."""
         return frozenset(root.key for root in self.roots)
@@ -164,11 +175,6 @@ class ChainAnalysis:
         """Some path leads to an anchor on Chrome's list."""
         return any(root.kind is AnchorKind.CHROME for root in self.roots)
 
-    @property
-    def missing_issuer(self) -> str | None:
-        """The name of the issuer that neither the file nor any list holds, or None."""
-        return None if self.paths else self.walk[-1].issuer
-
     def position(self, certificate: Certificate) -> int | None:
         """Return where `certificate` stands in the chain, None when it was not sent."""
         try:
@@ -176,10 +182,23 @@ class ChainAnalysis:
         except ValueError:
             return None
 
+    def presented(self) -> Iterator[tuple[int, Certificate]]:
+        """Yield position and certificate of everything in the chain; what is repeated once."""
+        repeated = frozenset(self.duplicates)
+        return (
+            (position, certificate)
+            for position, certificate in enumerate(self.certificates)
+            if position not in repeated
+        )
+
     def authorities(self) -> tuple[Certificate, ...]:
         """Return every CA certificate on any path, sent or not, each once, leaf's issuer first."""
-        found = dict.fromkeys(c for path in self.paths or (self.walk,) for c in path[1:])
+        found = dict.fromkeys(c for path in self.ways for c in path[1:])
         return tuple(found)
+
+    def inevitable(self) -> tuple[Certificate, ...]:
+        """Return the CA certificates that lie on every path, sent or not, leaf's issuer first."""
+        return tuple(c for c in self.path[1:] if all(c in path for path in self.ways))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,18 +363,27 @@ def analyse(
     leaf_position = _leaf_position(certificates, leaf_key)
     leaf = certificates[leaf_position]
     others = tuple(c for c in dict.fromkeys(certificates) if c != leaf)
-    paths = _paths(leaf, others[:_POOL], anchors)
+    pool = others[:_POOL]
+    paths = _paths(leaf, pool, anchors)
     walk = path_from_leaf((leaf, *others))
     ends = {anchor.key: anchor for anchor in (anchors.anchor(path[-1]) for path in paths)}
-    useful = {certificate for path in (*paths, walk) for certificate in path}
-    repeated = tuple(i for i, c in enumerate(certificates) if c in certificates[:i])
+    useful = _forebears(leaf, pool)
+    # Beyond the pool nobody looked: there it takes a name that no other one gives as its issuer's.
+    untried = frozenset(others[_POOL:])
+    issuers = {c.issuer for c in certificates if not c.self_issued}
+    first: dict[Certificate, int] = {}
+    repeated = tuple(i for i, c in enumerate(certificates) if first.setdefault(c, i) != i)
     return ChainAnalysis(
         certificates=certificates,
         leaf_position=leaf_position,
         paths=paths,
         roots=tuple(sorted(ends.values(), key=lambda anchor: anchor.key)),
         walk=walk,
-        extra=tuple(i for i, c in enumerate(certificates) if c not in useful),
+        extra=tuple(
+            i
+            for i, c in enumerate(certificates)
+            if c not in useful and not (c in untried and c.subject in issuers)
+        ),
         duplicates=repeated,
     )
 
@@ -369,6 +397,18 @@ def _leaf_position(certificates: Sequence[Certificate], leaf_key: str | None) ->
             if not certificate.is_ca and not certificate.self_issued:
                 return position
     return 0
+
+
+def _forebears(leaf: Certificate, pool: Sequence[Certificate]) -> frozenset[Certificate]:
+    """Return the leaf and whatever it comes from: its issuers, theirs, and so on."""
+    found = {leaf}
+    waiting = [leaf]
+    while waiting:
+        subject = waiting.pop()
+        issuers = [c for c in pool if c not in found and issued(c, subject)]
+        found.update(issuers)
+        waiting.extend(issuers)
+    return frozenset(found)
 
 
 def _paths(

@@ -229,7 +229,10 @@ class World:
             "acceptable_issuers": (),
             "refusal": Success(),
             "clock_skew": 0.0,
+            "enforcement": Success(),
             "other_orgs": (),
+            "revocation": {},
+            "uploaded": frozenset(found.fingerprint_sha256 for found in client_chain or ()),
             "accepted_roots": frozenset(
                 found.root.facts.fingerprint_sha256
                 for found in (self.clients, self.chrome, self.other_chrome, self.public)
@@ -306,13 +309,56 @@ REVOCABLE = (
 )
 
 
+ECDSA_WITH_SHA1 = bytes.fromhex("300906072a8648ce3d0401")  # RFC 3279 §2.2.3
+
+
+def reissued(made: Made, issuer: Made, change: Callable[[list[bytes]], list[bytes]]) -> Certificate:
+    """Return a certificate with other fields of its tbsCertificate, signed: what no library makes.
+
+    `change` is given the encoded fields in their order (RFC 5280 §4.1): version, serialNumber,
+    signature, issuer, validity, subject, subjectPublicKeyInfo, extensions.
+    """
+    fields = change(_elements(made.parsed.tbs_certificate_bytes))
+    algorithm = next(f for f in fields if f[:1] == b"\x30")
+    tbs = der_of(0x30, *fields)
+    assert isinstance(issuer.key, ec.EllipticCurvePrivateKey)
+    weak = algorithm == ECDSA_WITH_SHA1
+    chosen = hashes.SHA1() if weak else hashes.SHA256()  # noqa: S303 - the rules are to see it
+    signature = issuer.key.sign(tbs, ec.ECDSA(chosen))
+    return read(der_of(0x30, tbs, algorithm, der_of(0x03, b"\x00", signature)))
+
+
+def _elements(der: bytes) -> list[bytes]:
+    """Return what a DER sequence is made of."""
+    found = []
+    rest = der[_header(der) :]
+    while rest:
+        length = _header(rest) + _content(rest)
+        found.append(rest[:length])
+        rest = rest[length:]
+    return found
+
+
+def _header(der: bytes) -> int:
+    return 2 + (der[1] & 0x7F if der[1] & 0x80 else 0)
+
+
+def _content(der: bytes) -> int:
+    return int.from_bytes(der[2 : _header(der)]) if der[1] & 0x80 else der[1]
+
+
+def der_of(tag: int, *contents: bytes) -> bytes:
+    """Return one DER element (X.690 §8.1)."""
+    content = b"".join(contents)
+    return bytes([tag]) + _der_length(len(content)) + content
+
+
 def timestamps(*moments: datetime) -> tuple[x509.ExtensionType, bool]:
     """Return the extension with one SCT for each moment, as RFC 6962 §3.3 encodes it."""
     entries = b"".join(_vector(_timestamp(moment)) for moment in moments)
     listed = _vector(entries)
-    encoded = b"\x04" + _der_length(len(listed)) + listed
     oid = x509.PrecertificateSignedCertificateTimestamps.oid
-    return x509.UnrecognizedExtension(oid, encoded), False
+    return x509.UnrecognizedExtension(oid, der_of(0x04, listed)), False
 
 
 def _timestamp(moment: datetime) -> bytes:
@@ -326,7 +372,11 @@ def _vector(content: bytes) -> bytes:
 
 
 def _der_length(length: int) -> bytes:
-    return bytes([length]) if length < 128 else b"\x82" + length.to_bytes(2)
+    # DER has one form for each length (X.690 §10.1).
+    if length < 128:
+        return bytes([length])
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes([0x80 | len(octets)]) + octets
 
 
 def chrome_client(w: World, **differently: object) -> tuple[Certificate, ...]:

@@ -103,7 +103,7 @@ def _violation(rule: Rule, finding: Finding) -> Violation:
         fingerprint=certificate.fingerprint_sha256 if certificate else None,
         subject=certificate.subject if certificate else None,
         message=finding.message,
-        remedy=finding.remedy or rule.remedy_for(finding.side),
+        remedy=rule.remedy_for(finding.side, finding.remedy),
         reference=rule.reference,
         bites_from=finding.bites_from,
     )
@@ -115,16 +115,24 @@ def _failed(name: str, error: Exception) -> Violation:
 
 
 def _one_for_each_cause(found: list[Violation], rules: Mapping[str, Rule]) -> Iterable[Violation]:
-    fired = {(violation.rule, violation.side) for violation in found}
-    critical = {v.side for v in found if v.severity is Severity.CRITICAL}
+    by_rule: dict[str, list[Violation]] = {}
     for violation in found:
-        rule = rules.get(violation.rule)
-        sides = (violation.side, Side.ORG)
-        if rule and rule.last_resort and any(side in critical for side in sides):
+        by_rule.setdefault(violation.rule, []).append(violation)
+    critical = {v.side for v in found if v.severity is Severity.CRITICAL and v.fingerprint}
+    for violation in found:
+        rule = rules.get(violation.rule, CATALOGUE["internal"])
+        if rule.last_resort and violation.side in critical:
             continue
-        if rule and any((name, side) in fired for name in rule.unless for side in sides):
-            continue
-        yield violation
+        others = (other for name in rule.unless for other in by_rule.get(name, ()))
+        if not any(_tells_better(other, violation, rule) for other in others):
+            yield violation
+
+
+def _tells_better(other: Violation, violation: Violation, rule: Rule) -> bool:
+    """Tell whether `other`, of a rule that `rule` yields to, makes its `violation` needless."""
+    same = other.fingerprint == violation.fingerprint or not rule.same_certificate
+    near = other.side in {violation.side, Side.ORG}
+    return same and near and other.severity >= violation.severity
 
 
 def _suppression_of(violation: Violation, evidence: Evidence) -> Suppression | None:

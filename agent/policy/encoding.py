@@ -41,8 +41,9 @@ def serial_bad(evidence: Evidence) -> Iterator[Finding]:
         else:
             continue
         yield Finding(
-            f"The {side} certificate's serial number 0x{leaf.serial_number} is not a positive "
-            "number of 64 to 159 random bits.",
+            f"{which(side, position, leaf)} has the serial number {leaf.serial_number} "
+            f"(hexadecimal), which is not a positive number of 64 to {_LONGEST_SERIAL_BITS} random "
+            "bits.",
             side,
             leaf,
             position,
@@ -62,7 +63,11 @@ def version_not_v3(evidence: Evidence) -> Iterator[Finding]:
     for side, position, leaf in evidence.leaves():
         if leaf.version != _VERSION_3:
             yield Finding(
-                f"The {side} certificate has version {leaf.version}, not 3.", side, leaf, position
+                f"{which(side, position, leaf)} is of version {leaf.version}, not 3, so that it "
+                "cannot say what it is for.",
+                side,
+                leaf,
+                position,
             )
 
 
@@ -79,7 +84,8 @@ def unknown_critical_extension(evidence: Evidence) -> Iterator[Finding]:
         if certificate.unknown_critical_extensions:
             names = ", ".join(certificate.unknown_critical_extensions)
             yield Finding(
-                f"{which(side, position)} has unknown critical extensions: {names}.",
+                f"{which(side, position, certificate)} has critical extensions that nobody here "
+                f"knows ({names}): whoever does not know them must refuse it.",
                 side,
                 certificate,
                 position,
@@ -92,13 +98,15 @@ def unknown_critical_extension(evidence: Evidence) -> Iterator[Finding]:
     either=True,
     remedy=_REISSUE,
     reference="RFC 5280 §4.2",
+    unless=("eku_empty_or_malformed",),
+    same_certificate=True,
 )
 def cert_extension_malformed(evidence: Evidence) -> Iterator[Finding]:
     """A certificate's extensions or key cannot be read."""
     for side, position, certificate in evidence.sent():
         if certificate.malformed:
             yield Finding(
-                f"{which(side, position)} cannot be read completely: "
+                f"{which(side, position, certificate)} cannot be read completely: "
                 f"{'; '.join(certificate.malformed)}.",
                 side,
                 certificate,
@@ -112,14 +120,15 @@ def cert_extension_malformed(evidence: Evidence) -> Iterator[Finding]:
     either=True,
     remedy="Ask for a subject alternative name at the next renewal.",
     reference="RFC 9525 §2; CA/Browser Forum Baseline Requirements §7.1.2.7.12",
-    unless=("cert_extension_malformed",),
+    unless=("cert_extension_malformed", "version_not_v3", "leaf_is_ca", "leaf_self_signed"),
+    same_certificate=True,
 )
 def san_missing(evidence: Evidence) -> Iterator[Finding]:
     """A leaf has no subject alternative name: critical for the server, a remark for the client."""
     for side, position, leaf in evidence.leaves():
         if not leaf.subject_alternative_names:
             yield Finding(
-                f"The {side} certificate has no subject alternative name.",
+                f"{which(side, position, leaf)} has no subject alternative name.",
                 side,
                 leaf,
                 position,
@@ -134,13 +143,14 @@ def san_missing(evidence: Evidence) -> Iterator[Finding]:
     reference="CA/Browser Forum Baseline Requirements §7.1.6.1",
 )
 def policy_oids(evidence: Evidence) -> Iterator[Finding]:
-    """The client's certificate is a public TLS certificate, of the validation level told."""
-    leaf = evidence.client.leaf
+    """The client's certificate says how it was validated, as public TLS certificates do."""
+    leaf, position = evidence.client.leaf, evidence.client.leaf_position
     levels = [_VALIDATION[oid] for oid in leaf.certificate_policies if oid in _VALIDATION]
     if levels:
         yield Finding(
-            f"The client certificate is a public TLS certificate: {', '.join(levels)}.",
+            f"{which(Side.CLIENT, position, leaf)} says that it is {' and '.join(levels)}, as "
+            "public TLS certificates are.",
             Side.CLIENT,
             leaf,
-            evidence.client.leaf_position,
+            position,
         )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from agent.policy.rule import CLIENT, Evidence, Finding, Severity, Side, rule
-from agent.policy.wording import day
+from agent.policy.rule import Evidence, Finding, Severity, Side, rule
+from agent.policy.wording import day, some, span, which
 from agent.reason import Reason
 from agent.result import ClientAuth, Failure
 
@@ -40,11 +40,12 @@ def endpoint_not_my_domain(evidence: Evidence) -> Iterator[Finding]:
     needs=("host", "port"),
     remedy="Set `port` to 8443.",
     reference=_HELP,
-    unless=("endpoint_not_my_domain",),
 )
 def endpoint_port(evidence: Evidence) -> Iterator[Finding]:
-    """The port is not 8443, where Salesforce asks for client certificates."""
-    if evidence.port != evidence.tables.port:
+    """The port of a My Domain is not 8443, where Salesforce asks for client certificates."""
+    host = (evidence.host or "").casefold().rstrip(".")
+    my_domain = host.endswith(evidence.tables.my_domain_suffixes)
+    if my_domain and evidence.port != evidence.tables.port:
         yield Finding(
             f"The port is {evidence.port}; Salesforce asks for client certificates on "
             f"{evidence.tables.port} only."
@@ -56,12 +57,12 @@ def endpoint_port(evidence: Evidence) -> Iterator[Finding]:
     needs=("client_auth",),
     remedy="Check port (8443) and host (My Domain): mutual TLS is off at this door.",
     reference=_HELP,
-    unless=("door_open_without_certificate",),
+    unless=("door_open_without_certificate", "endpoint_not_my_domain", "endpoint_port"),
 )
 def client_certificate_not_requested(evidence: Evidence) -> Iterator[Finding]:
     """The server never asked for the client's certificate, so it checks none."""
     if evidence.client_auth is ClientAuth.NOT_REQUESTED:
-        yield Finding("The server never asked for a client certificate.")
+        yield Finding(f"{_door(evidence)} never asked for a client certificate.")
 
 
 @rule(
@@ -69,25 +70,32 @@ def client_certificate_not_requested(evidence: Evidence) -> Iterator[Finding]:
     needs=("refusal",),
     remedy=Reason.DOOR_OPEN_WITHOUT_CERTIFICATE.remedy,
     reference=_HELP,
+    unless=("endpoint_not_my_domain", "endpoint_port"),
 )
 def door_open_without_certificate(evidence: Evidence) -> Iterator[Finding]:
     """The door let a client in that presented no certificate."""
     if _failed_with(evidence.refusal, Reason.DOOR_OPEN_WITHOUT_CERTIFICATE):
-        yield Finding("The door let a client in that presented no certificate.")
+        yield Finding(f"{_door(evidence)} let a client in that presented no certificate.")
+
+
+def _door(evidence: Evidence) -> str:
+    """Return how to call the door: the beginning of a sentence."""
+    where = f" ({evidence.host}:{evidence.port})" if evidence.host and evidence.port else ""
+    return f"The door{where}"
 
 
 @rule(
     Severity.CRITICAL,
+    needs=("enforcement",),
     remedy=Reason.ENFORCEMENT_OFF.remedy,
     reference=_HELP,
 )
 def enforcement_off(evidence: Evidence) -> Iterator[Finding]:
-    """A session of this user works without the client's certificate too.
-
-    It says nothing while that probe is switched off, as it is unless configured.
-    """
+    """A session of this user works without the client's certificate too."""
     if _failed_with(evidence.enforcement, Reason.ENFORCEMENT_OFF):
-        yield Finding("The session also works on the ordinary port, without the certificate.")
+        yield Finding(
+            "The session also works on the ordinary port, without the client's certificate."
+        )
 
 
 def _failed_with(outcome: object, reason: Reason) -> bool:
@@ -96,7 +104,7 @@ def _failed_with(outcome: object, reason: Reason) -> bool:
 
 @rule(
     Severity.WARNING,
-    needs=CLIENT,
+    needs=("client_chain", "acceptable_issuers"),
     remedy="Get a certificate from one of the authorities that the server named.",
     reference="RFC 8446 §4.2.4; RFC 5246 §7.4.4",
 )
@@ -111,8 +119,9 @@ def issuer_not_accepted(evidence: Evidence) -> Iterator[Finding]:
     names |= {c.subject for path in analysis.paths for c in path[1:]}
     if accepted and not names & accepted:
         yield Finding(
-            f"The server names the authorities that it accepts ({len(accepted)}), and "
-            f"{analysis.leaf.issuer} is not among them.",
+            f"{which(Side.CLIENT, analysis.leaf_position, analysis.leaf)} is from "
+            f"{analysis.leaf.issuer}, which is not among the authorities that the server accepts "
+            f"({some(sorted(accepted))}), nor is any above it.",
             Side.CLIENT,
             analysis.leaf,
             analysis.leaf_position,
@@ -148,7 +157,8 @@ def _ending(evidence: Evidence, what: str, end: datetime) -> Finding:
     severity = Severity.WARNING if end - evidence.now <= _NEAR else Severity.INFO
     if evidence.now >= end:
         severity = Severity.CRITICAL
-    return Finding(f"{what} from {day(end)} on.", severity=severity, bites_from=end)
+    left = f", in {span(end - evidence.now)}" if end > evidence.now else ""
+    return Finding(f"{what} from {day(end)} on{left}.", severity=severity, bites_from=end)
 
 
 @rule(
@@ -160,7 +170,13 @@ def clock_suspect(evidence: Evidence) -> Iterator[Finding]:
     """This machine's clock is five minutes off the server's, or behind what the agent ships."""
     skew = evidence.clock_skew
     if evidence.now < evidence.tables.trust_list_as_of:
-        yield Finding(f"This machine's clock says {day(evidence.now)}, before the agent was made.")
+        yield Finding(
+            f"This machine's clock says {day(evidence.now)}, but the lists that the agent ships "
+            f"are of {day(evidence.tables.trust_list_as_of)}."
+        )
     elif skew is not None and abs(skew) > _MOST_SKEW_SECONDS:
         way = "ahead of" if skew > 0 else "behind"
-        yield Finding(f"The server's clock is {abs(skew):.0f} seconds {way} this machine's.")
+        yield Finding(
+            f"The server's clock is {abs(skew):.0f} seconds {way} this machine's; up to "
+            f"{_MOST_SKEW_SECONDS} are no matter."
+        )

@@ -30,7 +30,8 @@ def key_mismatch(evidence: Evidence) -> Iterator[Finding]:
         and key.subject_public_key_info_sha256 != leaf.subject_public_key_info_sha256
     ):
         yield Finding(
-            f"The private key does not belong to {leaf.subject}.",
+            f"The private key does not belong to {leaf.subject}, nor to any other certificate of "
+            "the client's file.",
             Side.CLIENT,
             leaf,
             evidence.client.leaf_position,
@@ -91,7 +92,11 @@ def key_unencrypted(evidence: Evidence) -> Iterator[Finding]:
     """The client's key is stored without encryption in a file."""
     key = evidence.private_key
     if key and not key.encrypted and key.mode is not None:
-        yield Finding("The client's private key is stored without encryption.", Side.CLIENT)
+        yield Finding(
+            "The client's private key is stored without encryption, in a file with the mode "
+            f"{key.mode & 0o777:04o}.",
+            Side.CLIENT,
+        )
 
 
 @rule(
@@ -102,7 +107,7 @@ def key_unencrypted(evidence: Evidence) -> Iterator[Finding]:
     unless=("key_missing",),
 )
 def key_file_mode(evidence: Evidence) -> Iterator[Finding]:
-    """Others than the agent's user can read the client's key: critical when everybody can."""
+    """Others than the agent's user can get at the client's key: critical when all can read it."""
     key = evidence.private_key
     if not key or key.mode is None:
         return
@@ -110,7 +115,8 @@ def key_file_mode(evidence: Evidence) -> Iterator[Finding]:
         everybody = bool(key.mode & _OTHERS_READ)
         yield Finding(
             f"The client's key file has the mode {key.mode & 0o777:04o}"
-            + ("." if key.owned else " and belongs to another user."),
+            + (", so that everybody can read it" if everybody else "")
+            + ("." if key.owned else ", and belongs to another user."),
             Side.CLIENT,
             severity=Severity.CRITICAL if everybody else Severity.WARNING,
         )

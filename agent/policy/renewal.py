@@ -1,12 +1,18 @@
-"""Rules about the client's certificate beside others: the one before it, those of other orgs."""
+"""Rules about the client's certificate beside others: before it, uploaded, and of other orgs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from agent.certificate import ANY_EXTENDED_KEY_USAGE, CLIENT_AUTH, Certificate
 from agent.chain import ChainAnalysis, analyse
 from agent.policy.rule import CLIENT, Evidence, Finding, Severity, Side, rule
+from agent.policy.wording import some, which
+
+_MEANT: Final = (
+    "Nothing, if that was meant; else have it issued again, and keep the one before in use."
+)
 
 
 @rule(
@@ -29,13 +35,39 @@ def cert_shared_between_orgs(evidence: Evidence) -> Iterator[Finding]:
         if other.subject_public_key_info_sha256 == leaf.subject_public_key_info_sha256
     )
     if same_certificate or same_key:
-        what = "certificate" if same_certificate else "key"
+        position = evidence.client.leaf_position
+        what = "" if same_certificate else ", or rather its key,"
         yield Finding(
-            f"The client {what} is also used for {_some(same_certificate or same_key)}.",
+            f"{which(Side.CLIENT, position, leaf)}{what} is also used for "
+            f"{some(same_certificate or same_key)}.",
             Side.CLIENT,
             leaf,
-            evidence.client.leaf_position,
+            position,
             severity=Severity.CRITICAL if same_certificate else Severity.WARNING,
+        )
+
+
+@rule(
+    Severity.CRITICAL,
+    needs=("client_chain", "uploaded"),
+    remedy="Upload the certificate to the org, or deploy the one that was uploaded.",
+    reference="https://help.salesforce.com/s/articleView?id=000383575 (Salesforce compares the "
+    "leaf with the one uploaded to the org)",
+)
+def uploaded_cert_mismatch(evidence: Evidence) -> Iterator[Finding]:
+    """The client presents a certificate that is none of those uploaded to the org.
+
+    The list is the operator's, of what is under Certificate and Key Management.
+    """
+    leaf, position = evidence.client.leaf, evidence.client.leaf_position
+    uploaded = evidence.uploaded or frozenset()
+    if leaf.fingerprint_sha256 not in uploaded:
+        yield Finding(
+            f"{which(Side.CLIENT, position, leaf)}, with the serial number {leaf.serial_number}, "
+            f"is not among those that were uploaded to the org (we know of {len(uploaded)}).",
+            Side.CLIENT,
+            leaf,
+            position,
         )
 
 
@@ -43,7 +75,7 @@ def cert_shared_between_orgs(evidence: Evidence) -> Iterator[Finding]:
     Severity.CRITICAL,
     needs=CLIENT,
     remedy="Have it issued again like the certificate before; until then keep that one in use.",
-    reference="CA/Browser Forum Baseline Requirements §4.7; RFC 5280 §4.2.1.12",
+    reference="RFC 5280 §4.2.1.12; Salesforce Help: Set Up a Mutual Authentication Certificate",
 )
 def renewed_cert_regressed(evidence: Evidence) -> Iterator[Finding]:
     """A renewed client certificate lost something that the one before it had.
@@ -60,11 +92,13 @@ def renewed_cert_regressed(evidence: Evidence) -> Iterator[Finding]:
     changes += _changes(before, now)
     if changes:
         yield Finding(
-            f"The renewed client certificate differs from the one before: {'; '.join(changes)}.",
+            f"The renewed client certificate ({now.leaf.subject}) differs from the one before: "
+            f"{'; '.join(changes)}.",
             Side.CLIENT,
             now.leaf,
             now.leaf_position,
             severity=Severity.CRITICAL if lost_purpose else Severity.WARNING,
+            remedy=None if lost_purpose else _MEANT,
         )
 
 
@@ -78,7 +112,7 @@ def _changes(before: ChainAnalysis, now: ChainAnalysis) -> Iterator[str]:
         yield f"its subject was {before.leaf.subject}, now {now.leaf.subject}"
     lost = set(before.leaf.subject_alternative_names) - set(now.leaf.subject_alternative_names)
     if lost:
-        yield f"it lost the names {_some(sorted(lost))}"
+        yield f"it lost the names {some(sorted(lost))}"
     old, new = before.leaf.public_key, now.leaf.public_key
     if old.kind == new.kind and (new.bits or 0) < (old.bits or 0):
         yield f"its key had {old.bits} bits, now {new.bits}"
@@ -99,7 +133,7 @@ def key_reused(evidence: Evidence) -> Iterator[Finding]:
     same = before.subject_public_key_info_sha256 == now.subject_public_key_info_sha256
     if before != now and same:
         yield Finding(
-            "The renewed client certificate has the key of the one before it.",
+            f"The renewed client certificate ({now.subject}) has the key of the one before it.",
             Side.CLIENT,
             now,
             evidence.client.leaf_position,
@@ -109,8 +143,3 @@ def key_reused(evidence: Evidence) -> Iterator[Finding]:
 def _for_clients(certificate: Certificate) -> bool:
     usage = certificate.extended_key_usage
     return usage is None or bool(usage & {CLIENT_AUTH, ANY_EXTENDED_KEY_USAGE})
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"  # noqa: PLR2004

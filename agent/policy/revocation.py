@@ -7,16 +7,27 @@ from datetime import timedelta
 from typing import Final
 
 from agent.chain import self_signed
-from agent.policy.rule import BOTH, Evidence, Finding, RevocationState, Severity, rule
+from agent.policy.rule import (
+    BOTH,
+    TELL_OWNER,
+    Evidence,
+    Finding,
+    RevocationState,
+    Severity,
+    Side,
+    rule,
+)
 from agent.policy.wording import which
 
 _KB_CRL: Final = "https://help.salesforce.com/s/articleView?id=000383575"
+_ASKED: Final = ("revocation",)
 # A certificate for a week or less need not be revocable.
 _SHORT_LIVED: Final = timedelta(days=7)
 
 
 @rule(
     Severity.CRITICAL,
+    needs=_ASKED,
     remedy="Ask the authority why; get a new certificate and upload it to the org.",
     reference=f"RFC 5280 §6.3; {_KB_CRL}",
 )
@@ -27,6 +38,7 @@ def revoked(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     Severity.WARNING,
+    needs=_ASKED,
     remedy="Allow this machine to reach the authority's list; Salesforce reads it too.",
     reference=f"CA/Browser Forum Baseline Requirements §4.9.7; {_KB_CRL}",
 )
@@ -39,6 +51,7 @@ def crl_unavailable(evidence: Evidence) -> Iterator[Finding]:
 
 @rule(
     Severity.WARNING,
+    needs=_ASKED,
     remedy="Tell the authority: its revocation list is past its next update.",
     reference=f"RFC 5280 §5.1.2.5; {_KB_CRL}",
 )
@@ -53,7 +66,8 @@ def crl_stale(evidence: Evidence) -> Iterator[Finding]:
     either=True,
     remedy="Ask the authority for a certificate that can be revoked.",
     reference="CA/Browser Forum Baseline Requirements §7.1.2.11.2",
-    unless=("cert_extension_malformed",),
+    unless=("cert_extension_malformed", "version_not_v3"),
+    same_certificate=True,
 )
 def revocation_info_missing(evidence: Evidence) -> Iterator[Finding]:
     """A public leaf names neither a revocation list nor a responder."""
@@ -62,7 +76,7 @@ def revocation_info_missing(evidence: Evidence) -> Iterator[Finding]:
         told = leaf.crl_distribution_points or leaf.ocsp_responders
         if evidence.analysis(side).public and not short and not told:
             yield Finding(
-                f"The {side} certificate names neither a revocation list nor a responder.",
+                f"{which(side, position, leaf)} names neither a revocation list nor a responder.",
                 side,
                 leaf,
                 position,
@@ -73,9 +87,12 @@ def _in_state(evidence: Evidence, state: RevocationState, what: str) -> Iterator
     for side, position, certificate in evidence.sent():
         answer = (evidence.revocation or {}).get(certificate.fingerprint_sha256)
         if answer and answer.state is state and not self_signed(certificate):
+            theirs = side is Side.SERVER and state is RevocationState.REVOKED
             yield Finding(
-                f"{which(side, position)} {what}{f' ({answer.detail})' if answer.detail else ''}.",
+                f"{which(side, position, certificate)} {what}"
+                f"{f' ({answer.detail})' if answer.detail else ''}.",
                 side,
                 certificate,
                 position,
+                remedy=TELL_OWNER if theirs else None,
             )

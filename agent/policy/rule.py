@@ -62,8 +62,8 @@ class Side(StrEnum):
 class Violation:
     """One finding. `position` counts from 0 in the chain as presented; None when it has no place.
 
-    `bites_from` is the moment from which it counts (or will count) as this severity, None when it
-    always did.
+    `bites_from` is the moment since which it counts, or from which on it will count in full; None
+    when no date has to do with it.
     """
 
     rule: str
@@ -157,6 +157,7 @@ class Evidence:
     `clock_skew` is their clock minus ours in seconds. `revocation` maps fingerprints to answers.
     `accepted_roots` holds the fingerprints of the roots that the operator knows the server accepts.
     `server_name` is the name that the server's certificate must carry if it is not `host`.
+    `uploaded` holds the fingerprints of the certificates that the operator uploaded to the org.
     `identity_problem` says why a changed certificate or key file is not in use.
     """
 
@@ -185,6 +186,7 @@ class Evidence:
     other_orgs: tuple[OtherOrg, ...] | None = None
     revocation: Mapping[str, Revocation] | None = None
     accepted_roots: frozenset[str] | None = None
+    uploaded: frozenset[str] | None = None
     identity_problem: str | None = None
     profile: str = "salesforce"
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -216,9 +218,8 @@ class Evidence:
     def sent(self) -> Iterator[tuple[Side, int, Certificate]]:
         """Yield side, position and certificate of everything presented; duplicates once."""
         for side, analysis in self.sides():
-            for position, certificate in enumerate(analysis.certificates):
-                if position not in analysis.duplicates:
-                    yield side, position, certificate
+            for position, certificate in analysis.presented():
+                yield side, position, certificate
 
     def leaves(self) -> Iterator[tuple[Side, int, Certificate]]:
         """Yield side, position and certificate of each side's end-entity certificate."""
@@ -235,9 +236,11 @@ class Rule:
 
     `needs` names the fields of Evidence without which it is not evaluated: all of them, except
     that a rule about chains with `either` needs one of them. `unless` names the rules that tell
-    the same root cause better: where one of them fired on the same side or on the org, this one
-    is silent. A `last_resort` is silent wherever anything critical fired. `server_remedy` is what
-    to do about the server's side, where that is not for us to mend; None means the same.
+    the same root cause better: where one of them fired on the same side or on the org, and matters
+    as much, this one is silent; with `same_certificate` only if it fired about the same one. A
+    `last_resort` is silent where anything critical fired about a certificate of the same side.
+    `server_remedy` is what to do about the server's side, where that is not for us to mend; None
+    means the same.
     """
 
     name: str
@@ -248,14 +251,15 @@ class Rule:
     needs: tuple[str, ...]
     either: bool
     unless: tuple[str, ...]
+    same_certificate: bool
     last_resort: bool
     server_remedy: str | None
     module: str
     check: Check = field(repr=False, compare=False)
 
-    def remedy_for(self, side: Side) -> str:
-        """Return what to do about a finding on this side."""
-        return (self.server_remedy if side is Side.SERVER else None) or self.remedy
+    def remedy_for(self, side: Side, own: str | None = None) -> str:
+        """Return what to do about a finding on this side; `own` is what the finding itself says."""
+        return (self.server_remedy if side is Side.SERVER else None) or own or self.remedy
 
     def lacks_evidence(self, evidence: Evidence) -> bool:
         """Tell whether the rule cannot be evaluated on `evidence`."""
@@ -291,6 +295,7 @@ def rule(
     needs: tuple[str, ...] = (),
     either: bool = False,
     unless: tuple[str, ...] = (),
+    same_certificate: bool = False,
     last_resort: bool = False,
     server_remedy: str | None = TELL_OWNER,
 ) -> Callable[[Check], Check]:
@@ -312,6 +317,7 @@ def rule(
             needs=needs,
             either=either,
             unless=unless,
+            same_certificate=same_certificate,
             last_resort=last_resort,
             server_remedy=server_remedy if either else None,
             module=check.__module__,

@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
-from agent.certificate import Certificate
+from cryptography.x509 import (
+    DuplicateExtension,
+    ExtensionNotFound,
+    TLSFeature,
+    TLSFeatureType,
+    UnsupportedGeneralNameType,
+)
+
+from agent.certificate import Certificate, parse
 from agent.chain import analyse
 from agent.policy.rule import SERVER, Evidence, Finding, Severity, Side, rule
+from agent.policy.wording import some, which
 from agent.reason import Reason
 
 _ENOUGH_TIMESTAMPS: Final = 2
@@ -20,18 +29,34 @@ _UNTRUSTED: Final = frozenset({Reason.SERVER_UNTRUSTED, Reason.SERVER_INCOMPLETE
     needs=SERVER,
     remedy="Check `trust`; look for TLS inspection; Salesforce may have changed its root.",
     reference="RFC 5280 §6",
-    unless=("intermediate_missing", "chain_signature_invalid", "expired", "not_yet_valid"),
+    unless=(
+        "intermediate_missing",
+        "chain_signature_invalid",
+        "expired",
+        "not_yet_valid",
+        "validity_negative",
+        "ca_not_ca",
+        "ca_ku_no_cert_sign",
+        "pathlen_exceeded",
+        "ca_weak",
+        "weak_signature",
+        "cert_extension_malformed",
+        "unknown_critical_extension",
+        "name_constraint_violated",
+        "server_eku",
+    ),
 )
 def server_untrusted(evidence: Evidence) -> Iterator[Finding]:
     """The handshake could not trace the server's certificate to a root that we trust."""
     failure = evidence.server_failure
     if failure is not None and failure.reason in _UNTRUSTED:
-        leaf = evidence.server.leaf
+        leaf, position = evidence.server.leaf, evidence.server.leaf_position
         yield Finding(
-            f"The server's certificate is not trusted ({failure.detail or failure.reason.value}).",
+            f"{which(Side.SERVER, position, leaf)} is not trusted "
+            f"({failure.detail or failure.reason.value}).",
             Side.SERVER,
             leaf,
-            evidence.server.leaf_position,
+            position,
         )
 
 
@@ -40,19 +65,21 @@ def server_untrusted(evidence: Evidence) -> Iterator[Finding]:
     needs=("server_chain", "host"),
     remedy="Check `host` and `server_name`; a wrong host or a proxy may be answering.",
     reference="RFC 9525 §6; CA/Browser Forum Baseline Requirements §7.1.2.7.12",
-    unless=("cert_extension_malformed", "san_missing"),
+    unless=("cert_extension_malformed", "san_missing", "version_not_v3"),
+    same_certificate=True,
 )
 def server_hostname_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """The server's certificate is not for the name that we asked for."""
     wanted = evidence.server_name or evidence.host or ""
     leaf = evidence.server.leaf
     if not _is_for(leaf, wanted):
-        names = ", ".join(leaf.subject_alternative_names[:5]) or "no name"
+        position = evidence.server.leaf_position
+        names = some(leaf.subject_alternative_names) or "no name"
         yield Finding(
-            f"The server's certificate is not for {wanted}, but for {names}.",
+            f"{which(Side.SERVER, position, leaf)} is not for {wanted}, but for {names}.",
             Side.SERVER,
             leaf,
-            evidence.server.leaf_position,
+            position,
         )
 
 
@@ -83,18 +110,49 @@ def _matches(pattern: str, name: str) -> bool:
     needs=SERVER,
     remedy="Nothing: the timestamps may come in the handshake instead.",
     reference="Chrome Certificate Transparency Policy; RFC 6962 §3.3",
+    unless=("cert_extension_malformed", "version_not_v3"),
+    same_certificate=True,
 )
 def server_sct_missing(evidence: Evidence) -> Iterator[Finding]:
     """The server's public certificate carries fewer than two certificate timestamps."""
     analysis = evidence.server
-    if analysis.public and len(analysis.leaf.signed_certificate_timestamps) < _ENOUGH_TIMESTAMPS:
+    leaf, count = analysis.leaf, len(analysis.leaf.signed_certificate_timestamps)
+    if analysis.public and count < _ENOUGH_TIMESTAMPS:
         yield Finding(
-            f"The server's certificate carries {len(analysis.leaf.signed_certificate_timestamps)} "
-            "signed certificate timestamps; browsers want at least 2.",
+            f"{which(Side.SERVER, analysis.leaf_position, leaf)} carries {count} signed "
+            f"certificate timestamp{'' if count == 1 else 's'}; browsers want at least "
+            f"{_ENOUGH_TIMESTAMPS}.",
             Side.SERVER,
-            analysis.leaf,
+            leaf,
             analysis.leaf_position,
         )
+
+
+@rule(
+    Severity.INFO,
+    needs=SERVER,
+    remedy="Nothing: whether the response is stapled is not visible here, only to browsers.",
+    reference="RFC 7633",
+)
+def server_must_staple(evidence: Evidence) -> Iterator[Finding]:
+    """The server's certificate demands that the handshake brings a revocation response along."""
+    leaf, position = evidence.server.leaf, evidence.server.leaf_position
+    if _must_staple(leaf):
+        yield Finding(
+            f"{which(Side.SERVER, position, leaf)} demands a stapled OCSP response (TLS feature "
+            "status_request): who checks that refuses it when the server sends none.",
+            Side.SERVER,
+            leaf,
+            position,
+        )
+
+
+def _must_staple(certificate: Certificate) -> bool:
+    try:
+        found = parse(certificate.der).extensions.get_extension_for_class(TLSFeature).value
+    except (ValueError, ExtensionNotFound, DuplicateExtension, UnsupportedGeneralNameType):
+        return False
+    return TLSFeatureType.status_request in found
 
 
 @rule(
@@ -108,7 +166,8 @@ def tls_version(evidence: Evidence) -> Iterator[Finding]:
     if evidence.tls_version != "TLSv1.3":
         modern = evidence.tls_version == "TLSv1.2"
         yield Finding(
-            f"The connection uses {evidence.tls_version}.",
+            f"The connection to {evidence.host or 'the server'} uses {evidence.tls_version}"
+            + ("." if modern else ", which must not be used any more."),
             Side.SERVER,
             severity=Severity.INFO if modern else Severity.CRITICAL,
             remedy="Nothing now; TLS 1.3 would also hide the client certificate on its way."
@@ -152,7 +211,8 @@ def server_issuer_changed(evidence: Evidence) -> Iterator[Finding]:
     now = evidence.server.leaf
     if before.issuer != now.issuer:
         yield Finding(
-            f"The server's certificate was issued by {before.issuer} and now by {now.issuer}.",
+            f"The server's certificate used to be issued by {before.issuer}; that of now "
+            f"({now.subject}) is from {now.issuer}.",
             Side.SERVER,
             now,
             evidence.server.leaf_position,

@@ -38,12 +38,12 @@ _WEAK_SIGNATURES: Final = frozenset(
     reference=_BR_KEYS,
 )
 def key_too_small(evidence: Evidence) -> Iterator[Finding]:
-    """A leaf's RSA key is shorter than 2048 bits, or of an odd length."""
+    """A leaf's RSA key is shorter than 2048 bits, or its length is no multiple of 8."""
     for side, position, leaf in evidence.leaves():
         if _too_small(leaf.public_key):
             yield Finding(
-                f"The {side} certificate's RSA key has {leaf.public_key.bits} bits; at least "
-                "2048, and a multiple of 8, are needed.",
+                f"{which(side, position, leaf)} has an RSA key of {leaf.public_key.bits} bits; at "
+                f"least {_LEAST_RSA_BITS}, and a multiple of 8, are needed.",
                 side,
                 leaf,
                 position,
@@ -62,7 +62,8 @@ def key_curve(evidence: Evidence) -> Iterator[Finding]:
     for side, position, leaf in evidence.leaves():
         if leaf.public_key.kind == "ec" and leaf.public_key.curve not in _CURVES:
             yield Finding(
-                f"The {side} certificate's key is on the curve {leaf.public_key.curve}.",
+                f"{which(side, position, leaf)} has a key on the curve {leaf.public_key.curve}, "
+                "not on P-256, P-384 or P-521.",
                 side,
                 leaf,
                 position,
@@ -75,17 +76,19 @@ def key_curve(evidence: Evidence) -> Iterator[Finding]:
     needs=CLIENT,
     remedy="Use an RSA or P-256 key, which every server knows.",
     reference=_BR_KEYS,
+    unless=("cert_extension_malformed",),
+    same_certificate=True,
 )
 def key_type_unusual(evidence: Evidence) -> Iterator[Finding]:
     """The client's key is neither RSA nor on a curve that every server knows."""
-    analysis = evidence.client
-    if analysis.leaf.public_key.kind not in {"rsa", "ec"}:
+    leaf, position = evidence.client.leaf, evidence.client.leaf_position
+    if leaf.public_key.kind not in {"rsa", "ec"}:
         yield Finding(
-            f"The client certificate's key is of the kind {analysis.leaf.public_key.kind}, of "
-            "which nobody knows whether Salesforce accepts it.",
+            f"{which(Side.CLIENT, position, leaf)} has a key of the kind {leaf.public_key.kind}; "
+            "whether Salesforce accepts it, nobody says.",
             Side.CLIENT,
-            analysis.leaf,
-            analysis.leaf_position,
+            leaf,
+            position,
         )
 
 
@@ -102,8 +105,10 @@ def rsa_exponent(evidence: Evidence) -> Iterator[Finding]:
         exponent = leaf.public_key.exponent
         if exponent is not None and (exponent < _LEAST_EXPONENT or exponent % 2 == 0):
             unusable = exponent < _SMALLEST_ODD_EXPONENT or exponent % 2 == 0
+            why = "is of no use" if unusable else f"should be {_LEAST_EXPONENT} or above"
             yield Finding(
-                f"The {side} certificate's RSA exponent is {exponent}.",
+                f"{which(side, position, leaf)} has an RSA key with the exponent {exponent}, which "
+                f"{why}.",
                 side,
                 leaf,
                 position,
@@ -123,7 +128,10 @@ def weak_signature(evidence: Evidence) -> Iterator[Finding]:
     for side, position, leaf in evidence.leaves():
         if _weakly_signed(leaf):
             yield Finding(
-                f"The {side} certificate is signed with {_hash(leaf)}.", side, leaf, position
+                f"{which(side, position, leaf)} is signed with {_hash(leaf)}, which is broken.",
+                side,
+                leaf,
+                position,
             )
 
 
@@ -144,15 +152,14 @@ def ca_weak(evidence: Evidence) -> Iterator[Finding]:
         for authority in analysis.authorities():
             signature_counts = authority not in roots and not self_signed(authority)
             if _too_small(authority.public_key):
-                what = f"has an RSA key of {authority.public_key.bits} bits"
+                bits = authority.public_key.bits
+                what = f"has an RSA key of {bits} bits, of at least {_LEAST_RSA_BITS}"
             elif signature_counts and _weakly_signed(authority):
-                what = f"is signed with {_hash(authority)}"
+                what = f"is signed with {_hash(authority)}, which is broken"
             else:
                 continue
             position = analysis.position(authority)
-            yield Finding(
-                f"{which(side, position)} ({authority.subject}) {what}.", side, authority, position
-            )
+            yield Finding(f"{which(side, position, authority)} {what}.", side, authority, position)
 
 
 def _too_small(key: PublicKey) -> bool:

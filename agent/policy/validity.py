@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Final
 
 from agent.certificate import Certificate
@@ -24,19 +25,55 @@ _DAY: Final = 86_400
     remedy="Renew the certificate, upload it to the org, then deploy it; check this clock first.",
     reference="RFC 5280 §6.1.3 (a)(2); Salesforce checks the dates of every certificate "
     "(https://help.salesforce.com/s/articleView?id=000383575)",
+    unless=("validity_negative",),
+    same_certificate=True,
 )
 def expired(evidence: Evidence) -> Iterator[Finding]:
-    """A certificate of a chain is past its notAfter."""
-    for side, position, certificate in evidence.sent():
+    """A certificate of a chain is past its notAfter.
+
+    A root counts, even if it is not sent, where the chain leads to no other.
+    """
+    for side, position, certificate, place in _needed(evidence):
         if certificate.not_after < evidence.now:
             yield Finding(
-                f"{which(side, position)} expired {span(evidence.now - certificate.not_after)} "
-                f"ago, on {day(certificate.not_after)}.",
+                f"{which(side, position, certificate)} expired "
+                f"{span(evidence.now - certificate.not_after)} ago, on "
+                f"{day(certificate.not_after)}.",
                 side,
                 certificate,
                 position,
+                remedy=_INSTEAD.get(place),
                 bites_from=certificate.not_after,
             )
+
+
+class _Place(Enum):
+    """What a certificate is in its chain."""
+
+    LEAF = "leaf"
+    AUTHORITY = "authority"
+    EXTRA = "extra"
+
+
+# What to do about an expired certificate that is not the leaf.
+_INSTEAD: Final = {
+    _Place.AUTHORITY: "Get the renewed one from the authority and put it in its place; check this "
+    "clock first.",
+    _Place.EXTRA: "Remove it from the file: nothing in there comes from it.",
+}
+
+
+def _needed(evidence: Evidence) -> Iterator[tuple[Side, int | None, Certificate, _Place]]:
+    """Yield what was presented, and the authorities above it that are on every path."""
+    for side, analysis in evidence.sides():
+        extra = frozenset(analysis.extra)
+        for position, certificate in analysis.presented():
+            authority = _Place.EXTRA if position in extra else _Place.AUTHORITY
+            leaf = position == analysis.leaf_position
+            yield side, position, certificate, _Place.LEAF if leaf else authority
+        for authority_above in analysis.inevitable():
+            if analysis.position(authority_above) is None:
+                yield side, None, authority_above, _Place.AUTHORITY
 
 
 @rule(
@@ -52,7 +89,8 @@ def not_yet_valid(evidence: Evidence) -> Iterator[Finding]:
     for side, position, certificate in evidence.sent():
         if evidence.now < certificate.not_before <= certificate.not_after:
             yield Finding(
-                f"{which(side, position)} becomes valid only on {day(certificate.not_before)}.",
+                f"{which(side, position, certificate)} becomes valid only in "
+                f"{span(certificate.not_before - evidence.now)}, on {day(certificate.not_before)}.",
                 side,
                 certificate,
                 position,
@@ -73,9 +111,13 @@ def expiry_notice(
         critical = min(timedelta(days=14), lifetime / 5)
     else:
         critical = min(timedelta(days=7), lifetime / 10)
+    # Who gives one of them alone must not lose the other: there is a warning before it is critical.
     if thresholds.expiry_warning is not None:
+        critical = min(critical, thresholds.expiry_warning / 2)
         warning = thresholds.expiry_warning
     if thresholds.expiry_critical is not None:
+        if thresholds.expiry_warning is None:
+            warning = max(warning, 2 * thresholds.expiry_critical)
         critical = thresholds.expiry_critical
     return warning, critical
 
@@ -87,6 +129,8 @@ def expiry_notice(
     remedy="Renew the certificate and upload it to the org before deploying it.",
     reference="https://letsencrypt.org/docs/integration-guide/ (renew with a third of the "
     "lifetime left)",
+    unless=("validity_negative",),
+    same_certificate=True,
 )
 def expiring(evidence: Evidence) -> Iterator[Finding]:
     """A leaf runs out within its notice period, which scales with its lifetime."""
@@ -99,21 +143,22 @@ def expiring(evidence: Evidence) -> Iterator[Finding]:
     Severity.CRITICAL,
     needs=BOTH,
     either=True,
-    remedy="Get the renewed intermediate from the authority and put it in its place.",
+    remedy="Get the authority's renewed certificate and put it in its place.",
     reference="RFC 5280 §6.1.3 (a)(2)",
-    unless=("ca_expires_before_leaf",),
+    unless=("ca_expires_before_leaf", "validity_negative"),
+    same_certificate=True,
 )
 def ca_expiring(evidence: Evidence) -> Iterator[Finding]:
     """An authority's certificate in a chain runs out within 90 days; within 30 it is critical."""
-    for side, position, certificate in evidence.sent():
-        if certificate != evidence.analysis(side).leaf:
+    for side, position, certificate, place in _needed(evidence):
+        if place is _Place.AUTHORITY:
             yield from _running_out(evidence.now, side, position, certificate, _AUTHORITY_NOTICE)
 
 
 def _running_out(
     now: datetime,
     side: Side,
-    position: int,
+    position: int | None,
     certificate: Certificate,
     notice: tuple[timedelta, timedelta],
 ) -> Iterator[Finding]:
@@ -122,7 +167,8 @@ def _running_out(
     if timedelta(0) <= left <= max(warning, critical):
         is_critical = left <= critical
         yield Finding(
-            f"{which(side, position)} expires in {span(left)}, on {day(certificate.not_after)}.",
+            f"{which(side, position, certificate)} expires in {span(left)}, on "
+            f"{day(certificate.not_after)}.",
             side,
             certificate,
             position,
@@ -143,19 +189,20 @@ def renewal_moment(certificate: Certificate) -> datetime:
     remedy="Start the renewal now; an automatic one should already have happened.",
     reference="https://letsencrypt.org/docs/integration-guide/ (renew with a third of the "
     "lifetime left)",
-    unless=("expiring", "expired"),
+    unless=("expiring",),
 )
 def renewal_due(evidence: Evidence) -> Iterator[Finding]:
     """The client certificate has a third or less of its lifetime left and was not renewed."""
     leaf = evidence.client.leaf
+    position = evidence.client.leaf_position
     due = renewal_moment(leaf)
     if due <= evidence.now <= leaf.not_after:
         yield Finding(
-            f"The client certificate was due for renewal on {day(due)}; "
-            f"it expires on {day(leaf.not_after)}.",
+            f"{which(Side.CLIENT, position, leaf)} was due for renewal on {day(due)}; it expires "
+            f"in {span(leaf.not_after - evidence.now)}, on {day(leaf.not_after)}.",
             Side.CLIENT,
             leaf,
-            evidence.client.leaf_position,
+            position,
             bites_from=due,
         )
 
@@ -172,15 +219,16 @@ def ca_expires_before_leaf(evidence: Evidence) -> Iterator[Finding]:
     for side, analysis in evidence.sides():
         leaf = analysis.leaf
         # Of several paths the longest-lived counts: a verifier may choose any of them.
-        lives = [min(p[1:], key=lambda c: c.not_after) for p in analysis.paths if len(p) > 1]
+        lives = [min(p[1:], key=lambda c: c.not_after) for p in analysis.ways if len(p) > 1]
         if not lives:
             continue
         first = max(lives, key=lambda c: c.not_after)
         if evidence.now <= first.not_after < leaf.not_after:
             soon = first.not_after - evidence.now <= _AUTHORITY_CRITICAL
             yield Finding(
-                f"The {side} chain ends on {day(first.not_after)}, when {first.subject} expires, "
-                f"although its leaf runs until {day(leaf.not_after)}.",
+                f"The {side} chain ends in {span(first.not_after - evidence.now)}, on "
+                f"{day(first.not_after)}, when {first.subject} expires, although its leaf "
+                f"({leaf.subject}) runs until {day(leaf.not_after)}.",
                 side,
                 first,
                 analysis.position(first),
@@ -195,6 +243,8 @@ def ca_expires_before_leaf(evidence: Evidence) -> Iterator[Finding]:
     either=True,
     remedy="Have a certificate issued with a shorter validity.",
     reference="CA/Browser Forum Baseline Requirements 2.2.6 §6.3.2",
+    unless=("leaf_is_ca",),
+    same_certificate=True,
 )
 def validity_too_long(evidence: Evidence) -> Iterator[Finding]:
     """A leaf under a public root is valid for longer than the schedule of its issuing day allows.
@@ -206,8 +256,9 @@ def validity_too_long(evidence: Evidence) -> Iterator[Finding]:
         limit = evidence.tables.validity_limit(leaf.not_before)
         if analysis.public and limit and leaf.lifetime_seconds > limit.days * _DAY:
             yield Finding(
-                f"The {side} certificate is valid for {days(leaf.lifetime_seconds)}; public ones "
-                f"issued on {day(leaf.not_before)} may be for {limit.days}.",
+                f"{which(side, analysis.leaf_position, leaf)} is valid for "
+                f"{days(leaf.lifetime_seconds)}; public ones issued on {day(leaf.not_before)} may "
+                f"be for {limit.days}.",
                 side,
                 leaf,
                 analysis.leaf_position,
@@ -215,8 +266,8 @@ def validity_too_long(evidence: Evidence) -> Iterator[Finding]:
             )
         elif not analysis.public and side is Side.CLIENT and _private_is_long(leaf):
             yield Finding(
-                f"The client certificate is valid for {days(leaf.lifetime_seconds)}, which gives "
-                "whoever steals its key as long.",
+                f"{which(side, analysis.leaf_position, leaf)} is valid for "
+                f"{days(leaf.lifetime_seconds)}; so long it serves whoever steals its key.",
                 side,
                 leaf,
                 analysis.leaf_position,
@@ -236,8 +287,8 @@ def validity_negative(evidence: Evidence) -> Iterator[Finding]:
     for side, position, certificate in evidence.sent():
         if certificate.not_after < certificate.not_before:
             yield Finding(
-                f"{which(side, position)} ends on {day(certificate.not_after)}, before it "
-                f"begins on {day(certificate.not_before)}.",
+                f"{which(side, position, certificate)} ends on {day(certificate.not_after)}, "
+                f"before it begins, on {day(certificate.not_before)}.",
                 side,
                 certificate,
                 position,

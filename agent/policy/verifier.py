@@ -23,6 +23,7 @@ from cryptography.x509.verification import (
 from agent.certificate import Certificate, parse
 from agent.chain import ChainAnalysis
 from agent.policy.rule import BOTH, Evidence, Finding, Severity, rule
+from agent.policy.wording import which
 
 # Purposes and names of the leaf are our rules' business; the least that it takes for authorities.
 _LEAF: Final = ExtensionPolicy.permit_all()
@@ -45,8 +46,8 @@ def name_constraint_violated(evidence: Evidence) -> Iterator[Finding]:
         objection = _objection(evidence, analysis)
         if objection and _about_names(objection):
             yield Finding(
-                f"The {side} certificate has a name that its authorities may not issue for "
-                f"({objection}).",
+                f"{which(side, analysis.leaf_position, analysis.leaf)} has a name that its "
+                f"authorities may not issue for ({objection}).",
                 side,
                 analysis.leaf,
                 analysis.leaf_position,
@@ -63,12 +64,13 @@ def name_constraint_violated(evidence: Evidence) -> Iterator[Finding]:
     last_resort=True,
 )
 def verifier_disagrees(evidence: Evidence) -> Iterator[Finding]:
-    """No rule objects to a chain, but an independent verifier does not accept it."""
+    """No rule finds anything critical in a chain, but an independent verifier refuses it."""
     for side, analysis in evidence.sides():
         objection = _objection(evidence, analysis)
         if objection and not _about_names(objection):
             yield Finding(
-                f"An independent verifier does not accept the {side} chain: {objection}.",
+                f"An independent verifier does not accept the {side} chain of "
+                f"{analysis.leaf.subject}, and no rule here says why: {objection}.",
                 side,
                 analysis.leaf,
                 analysis.leaf_position,

@@ -38,6 +38,22 @@ def the_port_for_mutual_tls(w):
     return w.evidence(port=8443)
 
 
+@case("endpoint_port", "endpoint_port org critical")
+def the_ordinary_port_where_nobody_asks_and_anybody_may_enter(w):
+    return w.evidence(
+        port=443,
+        client_auth=ClientAuth.NOT_REQUESTED,
+        refusal=Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE),
+    )
+
+
+@case("endpoint_port", "endpoint_not_my_domain org warning")
+def another_port_of_a_host_that_is_not_salesforces(w):
+    host = "salesforce.example.com"
+    chain = w.servers.chain(host, eku=(SERVER_AUTH,))
+    return w.evidence(host=host, port=9443, server_chain=chain)
+
+
 @case("client_certificate_not_requested", "client_certificate_not_requested org critical")
 def a_server_that_does_not_ask(w):
     return w.evidence(client_auth=ClientAuth.NOT_REQUESTED)
@@ -46,6 +62,17 @@ def a_server_that_does_not_ask(w):
 @case("client_certificate_not_requested")
 def a_server_whose_verdict_stays_unknown(w):
     return w.evidence(client_auth=ClientAuth.UNCONFIRMED)
+
+
+@case(
+    "client_certificate_not_requested",
+    "client_certificate_not_requested org critical",
+    "endpoint_not_my_domain org warning",
+)
+def a_host_that_is_not_salesforces_and_does_not_ask(w):
+    host = "salesforce.example.com"
+    chain = w.servers.chain(host, eku=(SERVER_AUTH,))
+    return w.evidence(host=host, server_chain=chain, client_auth=ClientAuth.NOT_REQUESTED)
 
 
 @case("door_open_without_certificate", "door_open_without_certificate org critical")

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from cryptography import x509
 from making import (
+    CLIENT_NAME,
     HOST,
     NOW,
     case,
@@ -38,6 +40,13 @@ def a_public_client_certificate_for_clients_only(w):
 @case("eku_no_client_auth", "eku_no_client_auth client critical")
 def a_client_certificate_for_servers_only(w):
     return w.evidence(client_chain=w.clients.chain(eku=(SERVER_AUTH,)))
+
+
+@case("eku_no_client_auth", "eku_no_client_auth client critical")
+def a_client_certificate_from_an_authority_for_servers_only(w):
+    intermediate = make("Servers Only", w.clients.root, ca=True, path_length=0, eku=(SERVER_AUTH,))
+    leaf = make(CLIENT_NAME, intermediate, eku=(SERVER_AUTH,), names=(CLIENT_NAME,))
+    return w.evidence(client_chain=(leaf.facts, intermediate.facts))
 
 
 @case("eku_no_client_auth", "eku_any client warning")
@@ -80,16 +89,32 @@ def a_server_certificate_for_its_one_purpose(w):
     return w.evidence(server_chain=w.servers.chain(HOST, eku=(SERVER_AUTH,)))
 
 
+def with_usage(encoded):
+    """Return an extended key usage with this content, readable or not."""
+    return x509.UnrecognizedExtension(x509.ExtendedKeyUsage.oid, encoded), False
+
+
 @case("eku_empty_or_malformed", "eku_empty_or_malformed client critical")
-def an_empty_extended_key_usage(w):
-    leaf, intermediate = w.client_chain
-    return w.evidence(client_chain=(replace(leaf, extended_key_usage=frozenset()), intermediate))
+def an_extended_key_usage_that_names_nothing(w):
+    return w.evidence(client_chain=w.clients.chain(eku=None, extensions=(with_usage(b"\x30\x00"),)))
+
+
+@case("eku_empty_or_malformed", "eku_empty_or_malformed server critical")
+def a_public_server_certificate_whose_extended_key_usage_names_nothing(w):
+    chain = chrome_server(w, eku=None, extensions=(with_usage(b"\x30\x00"),))
+    return w.evidence(server_chain=chain)
+
+
+@case("eku_empty_or_malformed", "cert_extension_malformed client critical")
+def an_extended_key_usage_that_cannot_be_read(w):
+    return w.evidence(
+        client_chain=w.clients.chain(eku=None, extensions=(with_usage(b"\x30\x03\x01"),))
+    )
 
 
 @case("eku_empty_or_malformed", "eku_missing client warning")
 def an_absent_extended_key_usage(w):
-    leaf, intermediate = w.client_chain
-    return w.evidence(client_chain=(replace(leaf, extended_key_usage=None), intermediate))
+    return w.evidence(client_chain=w.clients.chain(eku=None))
 
 
 @case("ku_no_digital_signature", "ku_no_digital_signature client critical")
@@ -130,6 +155,11 @@ def a_client_certificate_that_is_an_authority(w):
     days = timedelta(days=90)
     chain = w.clients.chain(ca=True, ku=usage, not_before=NOW - days, not_after=NOW + days)
     return w.evidence(client_chain=chain)
+
+
+@case("leaf_is_ca", "leaf_is_ca client critical")
+def an_intermediate_deployed_as_the_clients_certificate(w):
+    return w.evidence(client_chain=(w.clients.intermediate.facts,))
 
 
 @case("leaf_is_ca")
@@ -190,6 +220,16 @@ def a_public_intermediate_for_servers(w):
 @case("server_eku", "server_eku server critical")
 def a_server_certificate_for_clients_only(w):
     return w.evidence(server_chain=w.servers.chain(HOST, eku=(CLIENT_AUTH,)))
+
+
+@case("server_eku", "server_eku server critical")
+def a_public_server_certificate_without_purpose(w):
+    return w.evidence(server_chain=chrome_server(w, eku=None))
+
+
+@case("server_eku")
+def a_private_server_certificate_without_purpose(w):
+    return w.evidence(server_chain=w.servers.chain(HOST, eku=None))
 
 
 @case("server_eku", "server_eku server info")

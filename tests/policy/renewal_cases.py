@@ -1,6 +1,6 @@
 """Cases of agent/policy/renewal.py."""
 
-from making import case, ec_key, make, rsa_key
+from making import Hierarchy, case, ec_key, make, rsa_key
 
 from agent.certificate import CLIENT_AUTH, SERVER_AUTH
 from agent.policy.rule import OtherOrg
@@ -26,6 +26,17 @@ def another_org_with_a_certificate_of_its_own(w):
     return used_elsewhere(w, "00", "00")
 
 
+@case("uploaded_cert_mismatch", "uploaded_cert_mismatch client critical")
+def a_certificate_that_was_not_uploaded(w):
+    return w.evidence(uploaded=frozenset({w.server_chain[0].fingerprint_sha256}))
+
+
+@case("uploaded_cert_mismatch")
+def a_certificate_that_was_uploaded_beside_another(w):
+    both = (w.client_chain[0], w.server_chain[0])
+    return w.evidence(uploaded=frozenset(found.fingerprint_sha256 for found in both))
+
+
 def renewed(w, before=None, **now):
     old = {"key": ec_key("before"), "serial": 2**90}
     new = {"key": ec_key("after"), "serial": 2**91}
@@ -35,11 +46,24 @@ def renewed(w, before=None, **now):
     )
 
 
+@case("renewed_cert_regressed", "renewed_cert_regressed client critical")
+def a_renewal_from_an_authority_that_is_for_servers_only(w):
+    issuer = make("Servers Only", w.clients.root, ca=True, path_length=0, eku=(SERVER_AUTH,))
+    leaf = Hierarchy(w.clients.root, issuer).leaf(eku=(SERVER_AUTH,), key=ec_key("after"))
+    return w.evidence(previous_client_chain=w.client_chain, client_chain=(leaf.facts, issuer.facts))
+
+
 @case(
     "renewed_cert_regressed",
-    "renewed_cert_regressed client critical",
+    "renewed_cert_regressed client warning",
     "eku_no_client_auth client critical",
 )
+def a_renewal_for_another_subject_that_was_never_for_clients(w):
+    before = w.clients.chain("old.example.com", names=(), eku=(SERVER_AUTH,))
+    return renewed(w, before=before, eku=(SERVER_AUTH,))
+
+
+@case("renewed_cert_regressed", "renewed_cert_regressed client critical")
 def a_renewal_that_lost_client_auth(w):
     return renewed(w, eku=(SERVER_AUTH,))
 

@@ -12,6 +12,7 @@ from making import (
     case,
     chrome_client,
     chrome_server,
+    ec_key,
     hierarchy,
     make,
     timestamps,
@@ -104,6 +105,52 @@ def two_intermediates_below_one_unknown_root(w):
     )
 
 
+def crossed(w, client_root, server_root):
+    """Return chains through one authority that each file leads to another root."""
+    key = ec_key("crossed for both")
+    client, server = (
+        make("Crossed For Both", found.root, ca=True, path_length=0, key=key)
+        for found in (client_root, server_root)
+    )
+    return w.evidence(
+        client_chain=Hierarchy(client_root.root, client).chain(extensions=(REVOCABLE,)),
+        server_chain=chrome_server(w, Hierarchy(server_root.root, server)),
+    )
+
+
+@case(
+    "shared_intermediate",
+    "shared_intermediate org critical",
+    "ca_eku_missing_public server warning",
+)
+def an_authority_that_a_root_of_chromes_list_signed_for_the_server(w):
+    return crossed(w, w.clients, w.other_chrome)
+
+
+@case("shared_intermediate", "shared_intermediate org warning")
+def an_authority_that_another_public_root_signed_for_the_server(w):
+    return crossed(w, w.clients, w.public)
+
+
+@case("shared_intermediate", "shared_intermediate org info")
+def an_authority_that_two_private_roots_signed(w):
+    return crossed(w, w.clients, w.servers)
+
+
+@case(
+    "shared_intermediate",
+    "shared_intermediate org critical",
+    "root_private client info",
+    "root_included client info",
+    "root_unresolved server warning",
+)
+def a_root_that_only_the_client_sends(w):
+    client = (*w.unknown.chain(), w.unknown.root.facts)
+    other = make("Unknown Servers", w.unknown.root, ca=True, path_length=0)
+    server = Hierarchy(w.unknown.root, other).chain(HOST, eku=(SERVER_AUTH,))
+    return w.evidence(client_chain=client, server_chain=server, accepted_roots=None)
+
+
 @case("shared_intermediate", "root_unresolved client info", "root_unresolved server warning")
 def two_unknown_roots(w):
     return w.evidence(
@@ -154,6 +201,41 @@ def owned_by(w, owner):
 @case("clientauth_not_renewable", "clientauth_not_renewable client warning")
 def an_authority_that_has_stopped_already(w):
     return owned_by(w, "Let's Encrypt")
+
+
+def chrome_owned(w, owner, issued):
+    """Return evidence, a day after it was issued, with a client's chain of this owner of a root."""
+    owned = hierarchy(f"{owner} Chrome Test", owner, (CLIENT_AUTH,))
+    anchors = Anchors(
+        [
+            Anchor(owned.root.facts, AnchorKind.CHROME),
+            Anchor(w.servers.root.facts, AnchorKind.PRIVATE),
+        ]
+    )
+    lives = {"not_before": issued, "not_after": issued + timedelta(days=90)}
+    return w.evidence(
+        now=issued + timedelta(days=1),
+        tables=replace(w.evidence().tables, trust_list_as_of=issued),
+        client_chain=owned.chain(extensions=(REVOCABLE,), **lives),
+        server_chain=w.servers.chain(HOST, eku=(SERVER_AUTH,), **lives),
+        anchors=anchors,
+        accepted_roots=frozenset({owned.root.facts.fingerprint_sha256}),
+    )
+
+
+@case("clientauth_not_renewable", "clientauth_not_renewable client warning")
+def an_authority_of_chromes_list_that_stops_before_the_renewal(w):
+    return chrome_owned(w, "DigiCert Inc", at("2027-02-01"))
+
+
+@case("clientauth_not_renewable", UNDER_CHROME)
+def an_authority_of_chromes_list_that_stops_after_the_renewal(w):
+    return chrome_owned(w, "DigiCert Inc", at("2026-11-24"))
+
+
+@case("clientauth_not_renewable", "client_root_in_chrome_list client critical")
+def an_authority_that_issued_although_it_had_to_stop(w):
+    return chrome_owned(w, "DigiCert Inc", at("2027-03-15"))
 
 
 @case("clientauth_not_renewable")
@@ -239,12 +321,23 @@ def two_roots_of_two_owners(w):
     "same_leaf_as_server",
     "same_leaf_as_server org critical",
     "server_eku server info",
-    "eku_dual client warning",
 )
 def the_servers_own_certificate(w):
     chain = w.servers.chain(HOST, eku=(CLIENT_AUTH, SERVER_AUTH))
     known = frozenset({w.servers.root.facts.fingerprint_sha256})
     return w.evidence(client_chain=chain, server_chain=chain, accepted_roots=known)
+
+
+@case("same_leaf_as_server", "same_leaf_as_server org critical")
+def the_servers_own_certificate_for_servers_only(w):
+    known = frozenset({w.servers.root.facts.fingerprint_sha256})
+    return w.evidence(client_chain=w.server_chain, accepted_roots=known)
+
+
+@case("same_leaf_as_server", "same_leaf_as_server org critical")
+def the_servers_own_certificate_under_a_root_of_chromes_list(w):
+    chain = chrome_server(w)
+    return w.evidence(client_chain=chain, server_chain=chain)
 
 
 @case("same_leaf_as_server")
@@ -258,6 +351,17 @@ def the_servers_own_key(w):
     return w.evidence(client_chain=w.clients.chain(key=key))
 
 
+@case(
+    "same_key_as_server",
+    "same_key_as_server org critical",
+    "shared_public_root org critical",
+)
+def the_servers_own_key_under_its_own_root(w):
+    server = chrome_server(w, servers_only(w), key=ec_key("shared"))
+    client = chrome_client(w, key=ec_key("shared"))
+    return w.evidence(client_chain=client, server_chain=server)
+
+
 @case("same_key_as_server")
 def a_key_of_its_own(w):
     return w.evidence()
@@ -267,6 +371,18 @@ def a_key_of_its_own(w):
 def a_list_of_181_days(w):
     as_of = NOW - timedelta(days=181)
     return w.evidence(tables=replace(w.evidence().tables, trust_list_as_of=as_of))
+
+
+@case("trust_list_stale", "trust_list_stale org info")
+def a_list_of_mozillas_of_366_days(w):
+    as_of = NOW - timedelta(days=366)
+    return w.evidence(tables=replace(w.evidence().tables, mozilla_list_as_of=as_of))
+
+
+@case("trust_list_stale")
+def a_list_of_mozillas_of_365_days(w):
+    as_of = NOW - timedelta(days=365)
+    return w.evidence(tables=replace(w.evidence().tables, mozilla_list_as_of=as_of))
 
 
 @case("trust_list_stale")

@@ -1,8 +1,11 @@
 """Cases of agent/policy/server.py and agent/policy/revocation.py."""
 
+from datetime import timedelta
+
+from cryptography import x509
 from making import HOST, NOW, REVOCABLE, Hierarchy, case, chrome_server, make, timestamps
 
-from agent.certificate import SERVER_AUTH
+from agent.certificate import CLIENT_AUTH, SERVER_AUTH
 from agent.policy.rule import Revocation, RevocationState
 from agent.reason import Reason
 from agent.result import Failure
@@ -17,6 +20,30 @@ def a_server_that_the_handshake_did_not_trust(w):
 @case("server_untrusted")
 def a_server_that_the_handshake_trusted(w):
     return w.evidence(server_failure=None)
+
+
+@case("server_untrusted", "ca_not_ca server critical")
+def a_server_that_was_not_trusted_because_its_issuer_is_none(w):
+    below = make(HOST, w.servers.leaf("between", eku=None, ku=None), names=(HOST,))
+    between = w.servers.leaf("between", eku=None, ku=None).facts
+    failure = Failure(Reason.SERVER_UNTRUSTED, "invalid CA certificate")
+    chain = (below.facts, between, w.servers.intermediate.facts)
+    return w.evidence(server_chain=chain, server_failure=failure)
+
+
+@case("server_untrusted", "server_untrusted server critical")
+def a_server_with_what_openssl_req_makes_when_told_nothing(w):
+    begin, end = NOW - timedelta(days=1), NOW + timedelta(days=364)
+    own = make(HOST, ca=True, ku=None, names=(HOST,), not_before=begin, not_after=end)
+    failure = Failure(Reason.SERVER_UNTRUSTED, "self-signed certificate")
+    return w.evidence(server_chain=(own.facts,), server_failure=failure)
+
+
+@case("server_untrusted", "server_untrusted server critical", "server_eku server info")
+def a_server_that_was_not_trusted_and_is_for_clients_too(w):
+    chain = w.servers.chain(HOST, eku=(SERVER_AUTH, CLIENT_AUTH))
+    failure = Failure(Reason.SERVER_UNTRUSTED, "unable to get local issuer certificate")
+    return w.evidence(server_chain=chain, server_failure=failure)
 
 
 @case("server_hostname_mismatch", "server_hostname_mismatch server critical")
@@ -49,6 +76,27 @@ def a_public_server_certificate_with_one_timestamp(w):
 @case("server_sct_missing")
 def a_private_server_certificate_without_timestamps(w):
     return w.evidence()
+
+
+def with_features(w, *features):
+    stated = (x509.TLSFeature([*features]), False)
+    return w.evidence(server_chain=w.servers.chain(HOST, eku=(SERVER_AUTH,), extensions=(stated,)))
+
+
+@case("server_must_staple", "server_must_staple server info")
+def a_server_certificate_that_demands_a_stapled_response(w):
+    return with_features(w, x509.TLSFeatureType.status_request)
+
+
+@case("server_must_staple")
+def a_server_certificate_that_demands_another_feature(w):
+    return with_features(w, x509.TLSFeatureType.status_request_v2)
+
+
+@case("server_must_staple", "cert_extension_malformed server critical")
+def a_server_certificate_whose_features_cannot_be_read(w):
+    broken = (x509.UnrecognizedExtension(x509.TLSFeature.oid, b"\x30\x03\x02"), False)
+    return w.evidence(server_chain=w.servers.chain(HOST, eku=(SERVER_AUTH,), extensions=(broken,)))
 
 
 @case("tls_version", "tls_version server critical")

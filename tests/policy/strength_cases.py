@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from making import HOST, case, ec_key, make, rsa_key
+from making import ECDSA_WITH_SHA1, HOST, case, der_of, ec_key, make, reissued, rsa_key
 
 from agent.certificate import CLIENT_AUTH, SERVER_AUTH, PublicKey
 
@@ -20,8 +20,8 @@ def an_rsa_key_of_1024_bits(w):
 
 
 @case("key_too_small", "key_too_small client critical")
-def an_rsa_key_of_2049_bits(w):
-    return client_with(w, public_key=PublicKey("rsa", 2049, exponent=65537))
+def an_rsa_key_of_2050_bits(w):
+    return client_with(w, rsa_key(2050))
 
 
 @case("key_too_small")
@@ -73,22 +73,46 @@ def an_exponent_of_1(w):
 
 @case("rsa_exponent")
 def an_exponent_of_65537(w):
-    return client_with(w, public_key=PublicKey("rsa", 2048, exponent=65537))
+    return client_with(w, rsa_key(2048, 65537))
+
+
+@case("rsa_exponent", "cert_extension_malformed client critical")
+def an_exponent_that_the_library_refuses_to_read(w):
+    numbers = rsa_key(2048).public_key().public_numbers()
+    pair = der_of(0x30, der_of(0x02, numbers.n.to_bytes(257)), der_of(0x02, b"\x02"))
+    algorithm = bytes.fromhex("300d06092a864886f70d0101010500")  # rsaEncryption (RFC 3279 §2.3.1)
+    key = der_of(0x30, algorithm, der_of(0x03, b"\x00", pair))
+    leaf = reissued(
+        w.clients.leaf(), w.clients.intermediate, lambda fields: [*fields[:6], key, *fields[7:]]
+    )
+    return w.evidence(client_chain=(leaf, w.clients.intermediate.facts))
+
+
+def signed_with(made, issuer, algorithm):
+    """Return the certificate with another signature algorithm."""
+    return reissued(made, issuer, lambda fields: [*fields[:2], algorithm, *fields[3:]])
+
+
+def client_signed_with(w, algorithm):
+    leaf = signed_with(w.clients.leaf(), w.clients.intermediate, algorithm)
+    return w.evidence(client_chain=(leaf, w.clients.intermediate.facts))
 
 
 @case("weak_signature", "weak_signature client critical")
 def a_certificate_signed_with_sha1(w):
-    return client_with(w, signature_hash="sha1", signature_algorithm="1.2.840.10045.4.1")
+    return client_signed_with(w, ECDSA_WITH_SHA1)
 
 
 @case("weak_signature", "weak_signature client critical")
-def a_certificate_signed_with_what_the_library_cannot_name(w):
-    return client_with(w, signature_hash=None, signature_algorithm="1.2.840.113549.1.1.2")
+def a_certificate_said_to_be_signed_with_what_the_library_cannot_name(w):
+    # md2WithRSAEncryption (RFC 3279 §2.2.1)
+    return client_signed_with(w, bytes.fromhex("300d06092a864886f70d0101020500"))
 
 
 @case("weak_signature")
 def a_certificate_signed_with_sha256(w):
-    return client_with(w, signature_hash="sha256")
+    # ecdsa-with-SHA256 (RFC 5758 §3.2)
+    return client_signed_with(w, bytes.fromhex("300a06082a8648ce3d040302"))
 
 
 def chain_below(w, **differently):
@@ -104,14 +128,15 @@ def an_intermediate_with_a_small_key(w):
 
 @case("ca_weak", "ca_weak client critical")
 def an_intermediate_signed_with_sha1(w):
-    leaf, intermediate = w.client_chain
-    return w.evidence(client_chain=(leaf, replace(intermediate, signature_hash="sha1")))
+    intermediate = signed_with(w.clients.intermediate, w.clients.root, ECDSA_WITH_SHA1)
+    return w.evidence(client_chain=(w.client_chain[0], intermediate))
 
 
 @case("ca_weak", "root_included client info")
 def a_root_signed_with_sha1(w):
-    root = replace(w.clients.root.facts, signature_hash="sha1")
-    return w.evidence(client_chain=(*w.client_chain, root))
+    root = signed_with(w.clients.root, w.clients.root, ECDSA_WITH_SHA1)
+    known = frozenset({root.fingerprint_sha256, w.clients.root.facts.fingerprint_sha256})
+    return w.evidence(client_chain=(*w.client_chain, root), accepted_roots=known)
 
 
 @case("ca_weak")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
+from importlib.metadata import version
 
 import pytest
 from making import HOST, NOW, REVOCABLE, at, chrome_client, chrome_server, world
@@ -13,7 +14,14 @@ from agent.chain import AnchorKind, read_chain
 from agent.policy import Severity, Side, deadlines, evaluate
 from agent.policy.deadline import DEADLINES
 from agent.policy.rule import Thresholds
-from agent.policy.tables import read_tables, shipped_anchors, shipped_tables
+from agent.policy.tables import (
+    ChromeList,
+    read_chrome_list,
+    read_tables,
+    shipped_anchors,
+    shipped_tables,
+    with_chrome_list,
+)
 from agent.policy.validity import expiry_notice, renewal_moment
 
 BOTH = (CLIENT_AUTH, SERVER_AUTH)
@@ -202,6 +210,25 @@ def test_the_operator_may_set_other_notice_periods():
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "notice"),
+    [
+        ({}, (30, 14)),
+        ({"expiry_warning": 7 * DAY}, (7, 3.5)),
+        ({"expiry_warning": 60 * DAY}, (60, 14)),
+        ({"expiry_critical": 60 * DAY}, (120, 60)),
+        ({"expiry_critical": 3 * DAY}, (30, 3)),
+        ({"expiry_warning": 10 * DAY, "expiry_critical": 9 * DAY}, (10, 9)),
+    ],
+)
+def test_one_notice_period_alone_leaves_a_warning_before_it_is_critical(given, notice):
+    leaf = replace(world().client_chain[0], not_before=NOW, not_after=NOW + 398 * DAY)
+
+    found = expiry_notice(leaf, Side.CLIENT, Thresholds(**given))
+
+    assert [period / DAY for period in found] == list(notice)
+
+
 def test_time_passing_never_undoes_an_expiry():
     w = world()
     evidence = w.evidence()
@@ -337,6 +364,158 @@ def test_the_operators_own_roots_are_private_unless_a_public_list_has_them():
     assert anchors.anchor(w.clients.root.facts).kind is AnchorKind.PRIVATE
     assert w.clients.root.facts in anchors
     assert anchors.anchor(listed).kind is AnchorKind.CHROME
+
+
+# --- a list of the operator's own
+
+G2 = "cb3ccbb76031e5e0138f8dd39a23f9de47ffc35e43c1144cea27d46a5ab1cb5f"  # DigiCert Global Root G2
+X1 = "96bcec06264976f37460779acf28c5a7cfe8a3c0aae11a8ffcee05c0bddf08c6"  # ISRG Root X1
+NOWHERE = "00" * 32
+NAMES = {
+    G2: "CN=DigiCert Global Root G2,OU=www.digicert.com,O=DigiCert Inc,C=US",
+    X1: "CN=ISRG Root X1,O=Internet Security Research Group,C=US",
+}
+
+MARKDOWN = f"""\
+<!-- mdformat off(generated) -->
+# Chrome Root Store
+Version: 41
+
+[TOC]
+
+## Trusted Roots
+SHA 256 Hash | Subject | NotBefore | NotAfter
+---|---|---|---
+{X1} | {NAMES[X1]} | 2015-06-04 | 2035-06-04
+{NOWHERE} | CN=Nowhere,O=Trust\\, Inc.,C=XX | 2026-01-01 | 2041-01-01
+## Constrained Roots
+To learn more about constraints, click [here](https://chromium.googlesource.com/).
+
+SHA 256 Hash | Subject | NotBefore | NotAfter
+---|---|---|---
+{G2} | {NAMES[G2]} | 2013-08-01 | 2038-01-15
+"""
+TEXTPROTO = f"""\
+# Chrome Root Store.
+version_major: 41
+
+# {NAMES[X1]}
+trust_anchors {{
+  sha256_hex: "{X1}"
+  crs_root_id: 32
+}}
+
+trust_anchors {{
+  sha256_hex: "{G2}"
+  ev_policy_oids: "2.23.140.1.1"
+  constraints: {{
+    sct_not_after_sec: 1820966399
+    min_version: "153.0.8010.0"
+  }}
+  constraints: {{
+    max_version_exclusive: "153.0.8010.0"
+  }}
+}}
+
+trust_anchors {{
+  sha256_hex: "{NOWHERE}"
+}}
+
+additional_certs {{
+  sha256_hex: "{"11" * 32}"
+  tls_trust_anchor: true
+}}
+"""
+TABLE = f"""\
+# Chrome Root Store: the roots that Chrome trusts for TLS
+# source: a newer chromium
+# as of: 2027-02-01
+sha256_cert\tsct_not_after
+{X1}\t
+{G2}\t2027-09-14T23:59:59Z
+{NOWHERE}\t
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "as_of"),
+    [
+        (MARKDOWN, "Chrome Root Store version 41", None),
+        (TEXTPROTO, "Chrome Root Store version 41", None),
+        (TABLE, "a newer chromium", at("2027-02-01")),
+    ],
+    ids=["root_store.md", "root_store.textproto", "chrome_roots.tsv"],
+)
+def test_a_list_of_the_operators_own_is_read_in_any_of_its_forms(text, source, as_of):
+    listed = read_chrome_list(text)
+
+    assert listed.roots == {X1: None, G2: at("2027-09-14T23:59:59"), NOWHERE: None}
+    assert (listed.source, listed.as_of) == (source, as_of)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[trust]\n",
+        MARKDOWN.replace(" | ", " "),
+        TEXTPROTO.replace("trust_anchors", "additional_certs"),
+        TEXTPROTO.replace("1820966399", "1820966399" * 3),
+        TABLE.replace("sct_not_after", "another column"),
+        TABLE.replace("2027-02-01", "a Monday"),
+    ],
+)
+def test_what_is_no_list_of_chromes_roots_is_refused(text):
+    with pytest.raises(ValueError, match="not a list of Chrome's roots"):
+        read_chrome_list(text)
+
+
+def test_a_list_of_the_operators_own_says_which_roots_are_on_chromes():
+    w = world()
+    own = w.clients.root.facts
+    listed = ChromeList({X1: None, own.fingerprint_sha256: NOW, NOWHERE: None}, "ours")
+
+    anchors = shipped_anchors([own, w.servers.root.facts], listed)
+
+    def standing(*names):
+        found = [anchors.anchor(c) for name in names for c in anchors.named(name)]
+        return [(anchor.kind, anchor.sct_not_after) for anchor in found]
+
+    assert standing(NAMES[X1], NAMES[G2]) == [(AnchorKind.CHROME, None), (AnchorKind.PUBLIC, None)]
+    assert standing(own.subject) == [(AnchorKind.CHROME, NOW)]
+    assert standing(w.servers.root.facts.subject) == [(AnchorKind.PRIVATE, None)]
+    assert listed.without_certificate(anchors) == (NOWHERE,)
+    assert len(anchors) == len(shipped_anchors()) + 2
+
+
+def test_the_shipped_list_given_as_the_operators_own_changes_nothing():
+    table = (resources.files("agent") / "data" / "chrome_roots.tsv").read_text()
+    anchors, same = shipped_anchors(), shipped_anchors((), read_chrome_list(table))
+
+    def known(found):
+        certificates = {c for name in found.names for c in found.named(name)}
+        return {(c, found.anchor(c).kind, found.anchor(c).sct_not_after) for c in certificates}
+
+    assert known(anchors) == known(same)
+
+
+def test_what_is_said_of_the_lists_age_is_said_of_the_operators_own():
+    tables = shipped_tables()
+    dated, undated = ChromeList({}, "ours", at("2026-01-01")), ChromeList({}, "ours")
+
+    old = with_chrome_list(tables, dated, otherwise=NOW)
+    fresh = with_chrome_list(tables, undated, otherwise=NOW)
+
+    (finding,) = evaluate(world().evidence(tables=old)).violations
+    assert finding.rule == "trust_list_stale"
+    assert finding.message == "The list of Chrome's roots is 327 days old (2026-01-01, ours)."
+    assert evaluate(world().evidence(tables=fresh)).violations == ()
+
+
+def test_mozillas_list_is_as_old_as_certifi():
+    year, month, day = map(int, version("certifi").split("."))
+
+    assert shipped_tables().mozilla_list_as_of == datetime(year, month, day, tzinfo=UTC)
 
 
 def test_the_lists_organizations_that_stop_client_auth_own_public_roots():

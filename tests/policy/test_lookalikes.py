@@ -129,6 +129,21 @@ def test_a_private_client_at_salesforces_door_does_not():
     assert found == {"root_constrained server info", "ca_eku_not_dedicated server info"}
 
 
+def test_of_the_orders_of_a_cross_signed_file_those_are_right_that_begin_with_a_path():
+    sent = {"WE1": GTS_WE1, "R4 by R1": GTS_R4_BY_R1, "R1": GLOBALSIGN_R1, "R4": GTS_R4}
+    client = leaf(GTS_WE1, "integration.example.com", (CLIENT_AUTH,))
+
+    right = set()
+    for order in permutations(sent):
+        chain = (client.facts, *(sent[name].facts for name in order))
+        found = evaluate(world().evidence(anchors=ANCHORS, client_chain=chain)).violations
+        if "chain_out_of_order" not in {violation.rule for violation in found}:
+            right.add(order)
+
+    # R4 is an anchor itself and R1 signed it as well: what follows WE1 does not matter.
+    assert right == {order for order in permutations(sent) if order[0] == "WE1"}
+
+
 # --- cross-signed: two roots can be reached, and either may be shared
 
 CLIENT_ISSUING = make(

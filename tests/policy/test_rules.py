@@ -1,5 +1,8 @@
 """Every rule, on evidence with exactly one defect and on evidence without it."""
 
+import re
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 
 import chain_cases
@@ -71,6 +74,68 @@ def test_every_message_is_a_sentence_and_comes_with_a_remedy(case):
         assert violation.message.endswith((".", ")"))
         assert violation.remedy
         assert violation.reference
+
+
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+# They count until a date, or the date is what is wrong, or an authority's answer holds one.
+COUNT_FROM_NO_DATE = {
+    "not_yet_valid",
+    "validity_negative",
+    "clock_suspect",
+    "crl_stale",
+    "crl_unavailable",
+    "revoked",
+}
+# Whether they count is decided by the days in the certificate, whenever it is asked.
+COUNT_BY_THE_CERTIFICATE = {
+    "ca_eku_not_dedicated",
+    "client_root_in_chrome_list",
+    "clientauth_not_renewable",
+    "root_constrained",
+    "server_eku",
+    "validity_too_long",
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=identity)
+def test_every_message_names_its_certificate(case):
+    for violation in evaluate(evidence_of(case)).violations:
+        assert (violation.subject or "") in violation.message
+
+
+@pytest.mark.parametrize("case", CASES, ids=identity)
+def test_a_finding_that_names_a_date_says_from_when_on_it_counts_and_the_reverse(case):
+    for violation in evaluate(evidence_of(case)).violations:
+        if violation.rule not in COUNT_FROM_NO_DATE:
+            assert bool(DATE.search(violation.message)) == (violation.bites_from is not None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=identity)
+def test_what_counts_since_a_date_did_not_count_so_before_it(case):
+    evidence = evidence_of(case)
+    for violation in evaluate(evidence).violations:
+        bites = violation.bites_from
+        if bites is None or bites > evidence.now or violation.rule in COUNT_BY_THE_CERTIFICATE:
+            continue
+        before = evaluate(replace(evidence, now=bites - timedelta(seconds=1))).violations
+        alike = [v for v in before if (v.rule, v.side, v.subject) == about(violation)]
+        assert all(v.severity < violation.severity for v in alike)
+
+
+@pytest.mark.parametrize("case", CASES, ids=identity)
+def test_what_will_count_from_a_date_on_is_found_then(case):
+    evidence = evidence_of(case)
+    for violation in evaluate(evidence).violations:
+        bites = violation.bites_from
+        if bites is None or bites <= evidence.now:
+            continue
+        then = evaluate(replace(evidence, now=bites)).violations
+        (alike,) = (v for v in then if (v.rule, v.side, v.subject) == about(violation))
+        assert alike.severity >= violation.severity
+
+
+def about(violation):
+    return violation.rule, violation.side, violation.subject
 
 
 @pytest.mark.parametrize("case", CASES, ids=identity)

@@ -1,11 +1,11 @@
 """Cases of agent/policy/validity.py."""
 
-from dataclasses import replace
 from datetime import timedelta
 
-from making import HOST, NOW, case, chrome_client, make
+from making import HOST, NOW, case, chrome_client, der_of, make, reissued
 
 from agent.certificate import CLIENT_AUTH, SERVER_AUTH
+from agent.chain import Anchor, AnchorKind, Anchors
 
 DAY = timedelta(days=1)
 UNDER_CHROME = "client_root_in_chrome_list client warning"
@@ -34,6 +34,46 @@ def a_client_certificate_that_ended_a_second_ago(w):
 @case("expired", "expired client critical")
 def an_intermediate_that_ended_yesterday(w):
     return below(w, not_after=NOW - DAY)
+
+
+def below_root_until(w, end):
+    """Return evidence with a client's chain whose root, which is not sent, ends then."""
+    root = make("Ending Root", ca=True, not_after=end)
+    intermediate = make("Validity Intermediate", root, ca=True)
+    leaf = make(
+        "v.example.com",
+        intermediate,
+        eku=(CLIENT_AUTH,),
+        names=("v.example.com",),
+        not_before=NOW - 100 * DAY,
+        not_after=NOW + 51 * DAY,
+    )
+    anchors = Anchors([Anchor(found.facts, AnchorKind.PRIVATE) for found in (root, w.servers.root)])
+    return w.evidence(
+        client_chain=(leaf.facts, intermediate.facts),
+        anchors=anchors,
+        accepted_roots=frozenset({root.facts.fingerprint_sha256}),
+    )
+
+
+@case("expired", "expired client critical")
+def a_root_that_ended_yesterday_and_is_not_sent(w):
+    return below_root_until(w, NOW - DAY)
+
+
+@case("ca_expiring", "ca_expiring client warning")
+def a_root_that_ends_in_80_days_and_is_not_sent(w):
+    return below_root_until(w, NOW + 80 * DAY)
+
+
+@case("expired", "chain_ambiguous client info")
+def a_root_that_ended_yesterday_where_another_is_reached(w):
+    old = make("Old Root", ca=True, not_after=NOW - DAY)
+    crossed = make("Clients Intermediate", old, ca=True, key=w.clients.intermediate.key)
+    anchors = Anchors(
+        [Anchor(found.facts, AnchorKind.PRIVATE) for found in (w.clients.root, w.servers.root, old)]
+    )
+    return w.evidence(client_chain=(*w.client_chain, crossed.facts), anchors=anchors)
 
 
 @case("expired", "expiring client critical")
@@ -115,6 +155,31 @@ def an_intermediate_that_ends_in_29_days_before_its_leaf(w):
     return below(w, not_after=NOW + 29 * DAY)
 
 
+@case(
+    "ca_expires_before_leaf",
+    "ca_expires_before_leaf client critical",
+    "root_unresolved client info",
+)
+def an_intermediate_that_ends_first_below_a_root_that_nobody_knows(w):
+    short = make("Short", w.unknown.root, ca=True, not_after=NOW + 20 * DAY)
+    leaf = make("v.example.com", short, eku=(CLIENT_AUTH,), names=("v.example.com",))
+    return w.evidence(client_chain=(leaf.facts, short.facts))
+
+
+@case("renewal_due", "renewal_due client info", "expired client critical")
+def a_renewal_that_is_due_below_an_intermediate_that_has_expired(w):
+    old = make("Old", w.clients.root, ca=True, not_after=NOW - DAY)
+    leaf = make(
+        "v.example.com",
+        old,
+        eku=(CLIENT_AUTH,),
+        names=("v.example.com",),
+        not_before=NOW - 66 * DAY,
+        not_after=NOW + 33 * DAY,
+    )
+    return w.evidence(client_chain=(leaf.facts, old.facts))
+
+
 @case("ca_expires_before_leaf")
 def an_intermediate_that_ends_with_its_leaf(w):
     return below(w, not_after=NOW + 120 * DAY)
@@ -147,11 +212,25 @@ def a_public_client_certificate_for_exactly_200_days(w):
     return w.evidence(client_chain=chrome_client(w, not_before=begin, not_after=end))
 
 
-@case("validity_negative", "validity_negative client critical", "expired client critical")
-def a_client_certificate_that_ends_before_it_begins(w):
-    leaf, intermediate = w.client_chain
-    backwards = replace(leaf, not_before=NOW - DAY, not_after=NOW - 2 * DAY)
-    return w.evidence(client_chain=(backwards, intermediate))
+def backwards(w, begin, end):
+    """Return evidence with a client's certificate of these UTCTimes, which no library makes."""
+    validity = der_of(0x30, der_of(0x17, begin), der_of(0x17, end))
+    leaf = reissued(
+        w.clients.leaf(),
+        w.clients.intermediate,
+        lambda fields: [*fields[:4], validity, *fields[5:]],
+    )
+    return w.evidence(client_chain=(leaf, w.clients.intermediate.facts))
+
+
+@case("validity_negative", "validity_negative client critical")
+def a_client_certificate_that_ended_before_it_began(w):
+    return backwards(w, b"261123000000Z", b"261122000000Z")
+
+
+@case("validity_negative", "validity_negative client critical")
+def a_client_certificate_that_will_end_before_it_begins(w):
+    return backwards(w, b"261223000000Z", b"261222000000Z")
 
 
 @case("validity_negative")
