@@ -180,6 +180,13 @@ def probe(
 @click.option(
     "--roots", metavar="FILE", type=_FILE, help="Private roots in PEM that count as known too."
 )
+@click.option(
+    "--chrome-roots",
+    metavar="FILE",
+    type=_FILE,
+    help="Chrome's root list, if not the one that is shipped: Chromium's root_store.md or "
+    "root_store.textproto.",
+)
 @_json
 def inspect(
     files: tuple[Path, ...],
@@ -188,6 +195,7 @@ def inspect(
     profile: str,
     host: str | None,
     roots: Path | None,
+    chrome_roots: Path | None,
     as_json: bool,
 ) -> None:
     """Audit certificate files.
@@ -203,9 +211,73 @@ def inspect(
     now = datetime.now(UTC)
     sys.exit(
         offline.inspect(
-            files, at=at, profile=profile, host=host, roots=roots, as_json=as_json, now=now
+            files,
+            at=at,
+            profile=profile,
+            host=host,
+            roots=roots,
+            chrome_roots=chrome_roots,
+            as_json=as_json,
+            now=now,
         )
     )
+
+
+@_app.command()
+@click.argument("org", metavar="ORG", help="The org whose certificate is renewed.")
+@_config
+@click.option(
+    "--certificate",
+    required=True,
+    type=_FILE,
+    metavar="FILE",
+    help="The renewed certificate in PEM, its intermediates after it.",
+)
+@click.option(
+    "--private-key",
+    type=_FILE,
+    metavar="FILE",
+    help="Its private key in PEM; by default it is looked for in the certificate's file.",
+)
+@click.option("--passphrase-file", type=_FILE, metavar="FILE", help="What opens the private key.")
+@click.option("--login", is_flag=True, help="Log in with it once, if breaker and budget allow it.")
+@_json
+def rehearse(
+    org: str,
+    *,
+    config: Path,
+    certificate: Path,
+    private_key: Path | None,
+    passphrase_file: Path | None,
+    login: bool,
+    as_json: bool,
+) -> None:
+    """Try a renewed certificate before it is deployed.
+
+    It is judged and knocks at the door beside the one in use, and what it changes is shown. A
+    running daemon is not disturbed; a login counts in the budget that both share. Exits 0 when the
+    new one is at least as good, 1 when it is not or that could not be found out.
+    """
+    import asyncio
+
+    from agent import logs, rehearsal, rehearser, terminal_rehearsal
+    from agent.org import ClientIdentity, FromFile
+
+    settings = _settings(config)
+    logs.configure("error", settings.agent.log_format.value)
+    (chosen,) = _chosen(settings, [org])
+    candidate = ClientIdentity(
+        FromFile(str(certificate)),
+        FromFile(str(private_key or certificate)),
+        FromFile(str(passphrase_file)) if passphrase_file else None,
+    )
+    found = asyncio.run(rehearser.rehearse(settings, chosen, candidate, login=login))
+    if as_json:
+        click.echo(json.dumps(rehearsal.as_json(found), indent=2, ensure_ascii=True))
+    else:
+        terminal_rehearsal.print_rehearsal(found)
+    if found.worse:
+        sys.exit(EX_FAILED)
 
 
 @_app.command()

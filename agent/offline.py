@@ -8,14 +8,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent import audit, forecast, icalendar, rulebook, terminal_policy
 from agent.audit import Question
-from agent.chain import Anchors, read_chain
+from agent.certificate import Certificate
+from agent.chain import read_chain
 from agent.policy.rule import Evidence
-from agent.policy.tables import shipped_anchors, shipped_tables
+from agent.policy.tables import (
+    ChromeList,
+    read_chrome_list,
+    shipped_anchors,
+    shipped_tables,
+    with_chrome_list,
+)
 
 
 def inspect(
@@ -25,6 +32,7 @@ def inspect(
     profile: str,
     host: str | None,
     roots: Path | None,
+    chrome_roots: Path | None,
     as_json: bool,
     now: datetime,
 ) -> int:
@@ -41,9 +49,17 @@ def inspect(
         moment = now if at is None else audit.moment(at)
     except ValueError as error:
         return _refuse(f"--at: {error}")
-    anchors = shipped_anchors() if roots is None else _with_operators(roots)
-    if isinstance(anchors, str):
-        return _refuse(anchors)
+    try:
+        operators = () if roots is None else _operators(roots)
+        listed = None if chrome_roots is None else _chrome_list(chrome_roots)
+    except ValueError as error:
+        return _refuse(str(error))
+    anchors = shipped_anchors(operators, listed)
+    if chrome_roots is not None and listed is not None:
+        dated = datetime.fromtimestamp(chrome_roots.stat().st_mtime, UTC)
+        tables = with_chrome_list(tables, listed, otherwise=dated)
+        if unknown := listed.without_certificate(anchors):
+            _refuse(f"--chrome-roots: no certificate is known here of {len(unknown)} of its roots")
     question = Question(moment, supposed=at is not None, profile=profile, host=host)
     audits = [audit.audit_file(file, question, tables, anchors) for file in files]
     if as_json:
@@ -53,14 +69,25 @@ def inspect(
     return max(found.exit_code for found in audits)
 
 
-def _with_operators(roots: Path) -> Anchors | str:
-    source = audit.read_source(roots)
-    if isinstance(source, str):
-        return f"--roots {roots}: {source}"
-    chain = read_chain(source.content)
+def _operators(roots: Path) -> tuple[Certificate, ...]:
+    chain = read_chain(_content("--roots", roots))
     if chain.problems:
-        return f"--roots {roots}: {'; '.join(chain.problems)}"
-    return shipped_anchors(chain.certificates)
+        raise ValueError(f"--roots {roots}: {'; '.join(chain.problems)}")
+    return chain.certificates
+
+
+def _chrome_list(file: Path) -> ChromeList:
+    try:
+        return read_chrome_list(_content("--chrome-roots", file).decode())
+    except ValueError as error:
+        raise ValueError(f"--chrome-roots {file}: {error}") from error
+
+
+def _content(option: str, file: Path) -> bytes:
+    source = audit.read_source(file)
+    if isinstance(source, str):
+        raise ValueError(f"{option} {file}: {source}")  # noqa: TRY004 - it is the reason
+    return source.content
 
 
 def rules(name: str | None, *, as_json: bool) -> int:

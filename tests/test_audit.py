@@ -22,7 +22,7 @@ from agent.audit import Question, Source, audit, moment, read_source
 from agent.certificate import CLIENT_AUTH, SERVER_AUTH
 from agent.drawing import printable, tree
 from agent.org import Suppression
-from agent.policy.tables import shipped_tables
+from agent.policy.tables import shipped_anchors, shipped_tables
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("SFMTLS_UPDATE_GOLDEN") == "1"
@@ -318,6 +318,7 @@ def run(*files, **differently):
         "profile": "salesforce",
         "host": None,
         "roots": None,
+        "chrome_roots": None,
         "as_json": False,
         "now": NOW,
     }
@@ -367,6 +368,7 @@ def test_a_root_of_the_operators_is_known_when_it_is_given(write, capsys):
         ({"at": "tomorrow"}, "--at: 'tomorrow' is no date like 2027-03-15 or 2027-03-15T09:00:00Z"),
         ({"profile": "mozilla"}, "there is no profile 'mozilla'; there are: salesforce,"),
         ({"roots": Path("/nonexistent/roots.pem")}, "--roots /nonexistent/roots.pem: No such"),
+        ({"chrome_roots": Path("/dev/null")}, "--chrome-roots /dev/null: "),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_refused_before_anything_is_said(
@@ -377,6 +379,29 @@ def test_an_argument_that_cannot_be_used_is_refused_before_anything_is_said(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(complaint)
+
+
+def test_chromes_list_may_be_another_one(write, capsys):
+    (shipped,) = shipped_anchors().named("CN=ISRG Root X2,O=Internet Security Research Group,C=US")
+    stranger = "a" * 64
+    name = shipped.subject
+    listed = write(
+        "root_store.md",
+        "Version: 99\n\n"
+        f"{shipped.fingerprint_sha256} | {name} | 2013-08-01 | 2038-01-15\n"
+        f"{stranger} | CN=Stranger | 2020-01-01 | 2040-01-01\n".encode(),
+    )
+    identity = write("identity.pem", pem(shipped))
+
+    run(identity, as_json=True)
+    before = json.loads(capsys.readouterr().out)[0]["trust_list"]
+    run(identity, as_json=True, chrome_roots=listed)
+    shown, told = capsys.readouterr()
+
+    after = json.loads(shown)[0]["trust_list"]
+    assert before["source"] == shipped_tables().trust_list_source
+    assert after["source"] == "Chrome Root Store version 99"
+    assert "no certificate is known here of 1 of its roots" in told
 
 
 def test_roots_that_cannot_be_read_are_refused(write, capsys):
@@ -553,10 +578,11 @@ def test_a_thousand_names_take_no_more_lines_than_one(capsys):
 
 def test_findings_that_are_alike_are_counted_instead_of_repeated(capsys):
     w = world()
-    strangers = [make(f"Stranger {i}", ca=True).facts for i in range(20)]
+    over = NOW - timedelta(days=40)
+    strangers = [make(f"Stranger {i}", ca=True, not_after=over).facts for i in range(20)]
 
     out = printed(pem(*w.client_chain, *strangers), capsys)
 
-    assert out.count("warning: chain_extra") == 5
+    assert out.count("critical: expired") == 5
     assert "… and 15 more like this" in out
-    assert "21 warnings, 1 note" in out  # one is for the length of the chain
+    assert "20 critical, 1 warning" in out  # that is for the length of the chain
