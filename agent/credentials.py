@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -102,6 +103,33 @@ def is_exposed(source: SecretSource, environ: Mapping[str, str]) -> bool:
         return bool(Path(_path(source, environ)).stat().st_mode & stat.S_IROTH)
     except (CredentialError, OSError, ValueError):
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """Who may read a file: its permission bits, and whether it is this process's user's or root's.
+
+    When root asks, any user may own it: whose service reads it is not known.
+    """
+
+    mode: int
+    owned: bool
+
+
+def protection(source: FromFile | FromCredential) -> Protection | None:
+    """Return how a file is protected; None when it is not there.
+
+    None too for a systemd credential: only the service's own user gets to it, whatever its bits are
+    (systemd.exec(5), LoadCredential=).
+    """
+    if isinstance(source, FromCredential):
+        return None
+    try:
+        status = Path(source.path).stat()
+    except (OSError, ValueError):
+        return None
+    owned = os.geteuid() == 0 or status.st_uid in (0, os.geteuid())
+    return Protection(stat.S_IMODE(status.st_mode), owned)
 
 
 def is_credential_name(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""What `check` looks at for one org: its secrets and its identity, offline."""
+"""What `check` looks at for each org: its secrets and its identity, offline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,9 +10,11 @@ from agent import credentials, identity
 from agent.config import key_path, secrets_of
 from agent.credentials import CredentialError
 from agent.identity import Identity, IdentityError
-from agent.judge import Judge
+from agent.judge import Files, Judge, accepted_roots_of, anchors_of
+from agent.leaves import Leaves
 from agent.org import Org
-from agent.policy.rule import Violation
+from agent.policy import Judgement
+from agent.policy.rule import OtherOrg
 from agent.policy.tables import shipped_tables
 from agent.probe.tls import client_context
 from agent.result import Failure, ProbeResult
@@ -26,35 +28,72 @@ class Inspection:
     identity: Identity | None
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
-    violations: tuple[Violation, ...]
+    judgement: Judgement
+
+
+def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspection]:
+    """Read everything that the orgs need and say what is wrong with it; no network."""
+    leaves = Leaves()
+    identities = [_identity(org, environ) for org in orgs]
+    for org, found in zip(orgs, identities, strict=True):
+        if isinstance(found, Identity):
+            leaves.put(org, found.leaf)
+    return [
+        _inspection(org, found, leaves.sharing(org), environ)
+        for org, found in zip(orgs, identities, strict=True)
+    ]
 
 
 def inspect(org: Org, environ: Mapping[str, str]) -> Inspection:
-    """Read everything the org needs and say what is wrong with it; no network."""
+    """Do the same for one org; whether it shares its certificate with another is not known."""
+    return _inspection(org, _identity(org, environ), None, environ)
+
+
+def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
+    try:
+        return identity.read(org.identity, environ=environ)
+    except IdentityError as error:
+        return error.failure
+
+
+def _inspection(
+    org: Org,
+    found: Identity | Failure,
+    others: tuple[OtherOrg, ...] | None,
+    environ: Mapping[str, str],
+) -> Inspection:
+    secrets = secrets_of(org)
     problems: list[str] = []
-    for key, source in secrets_of(org):
+    for key, source in secrets:
         try:
             credentials.read(source, environ=environ)
         except CredentialError as error:
             problems.append(f"{key}: {error}")
-    private_key = (key_path(("orgs", org.name, "private_key")), org.identity.private_key)
+    # What protects the private key, the policy says.
     warnings = [
         f"{key}: {source} can be read by every user of this machine"
-        for key, source in (private_key, *secrets_of(org))
+        for key, source in secrets
         if credentials.is_exposed(source, environ=environ)
     ]
-    found: Identity | None = None
-    violations: tuple[Violation, ...] = ()
-    try:
-        found = identity.read(org.identity, environ=environ)
-    except IdentityError as error:
-        problems.append(error.failure.detail or str(error.failure))
-    else:
-        context = client_context(org.endpoint, org.trust, found)
-        if isinstance(context, Failure):
-            problems.append(str(context))
-        now = datetime.now(UTC)
-        judge = Judge(org, shipped_tables())
-        shown = ProbeResult(org.name, now, {}, client_chain=found.chain)
-        violations = judge.judge(shown, found, now).judgement.violations
-    return Inspection(org, found, tuple(problems), tuple(warnings), violations)
+    roots = accepted_roots_of(org.policy)
+    if isinstance(roots, str):
+        warnings.append(f"{key_path(('orgs', org.name, 'policy', 'accepted_roots'))}: {roots}")
+    if isinstance(found, Failure):
+        problems.append(found.detail or str(found))
+        return Inspection(org, None, tuple(problems), tuple(warnings), Judgement((), ()))
+    context = client_context(org.endpoint, org.trust, found)
+    if isinstance(context, Failure):
+        problems.append(str(context))
+    now = datetime.now(UTC)
+    judge = Judge(org, shipped_tables())
+    judge.read(
+        Files(
+            anchors_of(org.trust),
+            None if isinstance(roots, str) else roots,
+            credentials.protection(org.identity.private_key),
+        )
+    )
+    judge.compare(others, None, None)
+    shown = ProbeResult(org.name, now, {}, client_chain=found.chain)
+    judgement = judge.judge(shown, found, now).judgement
+    return Inspection(org, found, tuple(problems), tuple(warnings), judgement)

@@ -12,19 +12,37 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from agent.certificate import Certificate
 from agent.chain import Anchors, read_chain
+from agent.credentials import Protection
 from agent.identity import Identity
-from agent.org import Org, TrustAnchors
+from agent.org import Org, Policy, TrustAnchors
 from agent.policy import Judgement, deadlines, evaluate
-from agent.policy.rule import Evidence, PrivateKey, Thresholds
+from agent.policy.rule import Evidence, OtherOrg, PrivateKey, Revocation, Thresholds
 from agent.policy.tables import Tables, shipped_anchors
 from agent.result import ClientAuth, Outcome, Probe, ProbeResult, Skipped
+from agent.succession import Chain
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _SKEW_STEP: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the operator's files tell beside certificate and key themselves.
+
+    `accepted_roots` are the fingerprints of the roots that the server is known to accept, None when
+    there is no such list; `key` is how the private key's file is protected, None when it is not a
+    file; `problem` says why a changed certificate or key is not in use.
+    """
+
+    anchors: Anchors
+    accepted_roots: frozenset[str] | None = None
+    key: Protection | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +60,66 @@ class Judge:
     """
 
     def __init__(self, org: Org, tables: Tables, anchors: Anchors | None = None) -> None:
+        self._org = org
         self._seen = basis(org, tables, anchors_of(org.trust) if anchors is None else anchors)
+        self._key: Protection | None = None
         self._judged: tuple[Evidence, datetime, int] | None = None
         self._verdict: Verdict | None = None
 
-    def trust(self, anchors: Anchors) -> None:
-        """Judge with these roots from now on."""
-        if anchors is not self._seen.anchors:
-            self._seen = replace(self._seen, anchors=anchors)
+    @property
+    def seen(self) -> Evidence:
+        """What is known of the org; its `now` means nothing."""
+        return self._seen
+
+    def succeeded_by(self, org: Org) -> Judge:
+        """Return a judge of the org as it is configured now, to whom what was seen is known.
+
+        What was seen of another identity or of another door is not, as on the board.
+        """
+        successor = Judge(org, self._seen.tables, anchors_of(TrustAnchors()))
+        successor._seen = _inherited(successor._seen, self._seen, org, self._org)
+        successor._key = self._key
+        return successor
+
+    def read(self, files: Files) -> None:
+        """Judge with what these files tell from now on."""
+        self._key = files.key
+        self._seen = replace(
+            self._seen,
+            anchors=files.anchors,
+            accepted_roots=files.accepted_roots,
+            identity_problem=files.problem,
+        )
+
+    def compare(
+        self,
+        others: tuple[OtherOrg, ...] | None,
+        client_before: Chain | None,
+        server_before: Chain | None,
+    ) -> None:
+        """Judge beside the orgs that share the leaf, and the chains before the present ones."""
+        self._seen = replace(
+            self._seen,
+            other_orgs=others,
+            previous_client_chain=client_before,
+            previous_server_chain=server_before,
+        )
+
+    def revocation(self, answers: Mapping[str, Revocation]) -> None:
+        """Take in answers by fingerprint as they come; the next judgement rests on them too.
+
+        An answer holds until there is another for the same certificate, or that one is gone.
+        """
+        known = dict(self._seen.revocation or {}) | dict(answers)
+        shown = {certificate.fingerprint_sha256 for certificate in _shown(self._seen)}
+        kept = {fingerprint: known[fingerprint] for fingerprint in known if fingerprint in shown}
+        self._seen = replace(self._seen, revocation=MappingProxyType(kept))
 
     def judge(self, result: ProbeResult, identity: Identity | None, now: datetime) -> Verdict:
         """Take in one cycle and return the verdict as of `now`."""
-        self._seen = taken_in(self._seen, result, identity)
-        rests_on = (self._seen, now.replace(minute=0, second=0, microsecond=0), _over(self._seen, now))
+        self._seen = taken_in(self._seen, result, identity, self._key)
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        rests_on = (self._seen, hour, _over(self._seen, now))
         if self._verdict is None or rests_on != self._judged:
             evidence = replace(self._seen, now=now)
             self._verdict = Verdict(evaluate(evidence), deadlines(evidence))
@@ -85,8 +150,16 @@ def basis(
     )
 
 
-def taken_in(seen: Evidence, result: ProbeResult, identity: Identity | None) -> Evidence:
-    """Return the evidence with what one cycle showed; what it did not show stays as it was."""
+def taken_in(
+    seen: Evidence,
+    result: ProbeResult,
+    identity: Identity | None,
+    key_file: Protection | None = None,
+) -> Evidence:
+    """Return the evidence with what one cycle showed; what it did not show stays as it was.
+
+    `key_file` is how the file of the identity's key is protected, None when it is not a file.
+    """
     handshake = result.handshake
     failure = handshake.failure if handshake else None
     not_reached = result.client_auth is ClientAuth.NOT_REACHED
@@ -94,7 +167,7 @@ def taken_in(seen: Evidence, result: ProbeResult, identity: Identity | None) -> 
         seen,
         client_chain=result.client_chain or seen.client_chain,
         server_chain=result.server_chain or seen.server_chain,
-        private_key=_private_key(identity) or seen.private_key,
+        private_key=_private_key(identity, key_file) or seen.private_key,
         # A cycle that never got to the door says nothing about its verdict.
         client_auth=seen.client_auth if not_reached else result.client_auth,
         tls_version=(handshake and handshake.tls_version) or seen.tls_version,
@@ -111,12 +184,55 @@ def taken_in(seen: Evidence, result: ProbeResult, identity: Identity | None) -> 
     )
 
 
-def _private_key(identity: Identity | None) -> PrivateKey | None:
+def _inherited(fresh: Evidence, seen: Evidence, now: Org, before: Org) -> Evidence:
+    """Return the basis of an org with what was seen of it while it was configured otherwise."""
+    same_identity = now.identity == before.identity
+    same_door = now.endpoint == before.endpoint
+    if same_identity:
+        fresh = replace(
+            fresh,
+            client_chain=seen.client_chain,
+            private_key=seen.private_key,
+            identity_problem=seen.identity_problem,
+            other_orgs=seen.other_orgs,
+        )
+    if same_door:
+        fresh = replace(
+            fresh,
+            server_chain=seen.server_chain,
+            tls_version=seen.tls_version,
+            cipher_suite=seen.cipher_suite,
+            acceptable_issuers=seen.acceptable_issuers,
+            refusal=seen.refusal if now.refusal_interval is not None else None,
+            enforcement=seen.enforcement if now.enforcement is not None else None,
+            clock_skew=seen.clock_skew,
+        )
+    if same_identity and same_door:
+        fresh = replace(fresh, client_auth=seen.client_auth)
+    if now.trust == before.trust:
+        fresh = replace(
+            fresh,
+            anchors=seen.anchors,
+            server_failure=seen.server_failure if same_door else None,
+        )
+    if now.policy.accepted_roots == before.policy.accepted_roots:
+        fresh = replace(fresh, accepted_roots=seen.accepted_roots)
+    return replace(fresh, revocation=seen.revocation)
+
+
+def _shown(seen: Evidence) -> tuple[Certificate, ...]:
+    return (*(seen.client_chain or ()), *(seen.server_chain or ()))
+
+
+def _private_key(identity: Identity | None, file: Protection | None) -> PrivateKey | None:
     if identity is None:
         return None
+    # An identity is made of a file with one private key only, so there are never more blocks.
     return PrivateKey(
         subject_public_key_info_sha256=identity.leaf.subject_public_key_info_sha256,
         encrypted=identity.passphrase is not None,
+        mode=file.mode if file else None,
+        owned=file.owned if file else True,
     )
 
 
@@ -132,8 +248,7 @@ def _coarse(skew: float | None, before: float | None) -> float | None:
 
 def _over(seen: Evidence, now: datetime) -> int:
     """Count the moments in the certificates that are past: each one passing changes the verdict."""
-    certificates: tuple[Certificate, ...] = (*(seen.client_chain or ()), *(seen.server_chain or ()))
-    return sum((c.not_before <= now) + (c.not_after <= now) for c in certificates)
+    return sum((c.not_before <= now) + (c.not_after <= now) for c in _shown(seen))
 
 
 def anchors_of(trust: TrustAnchors) -> Anchors:
@@ -150,6 +265,29 @@ def anchors_of(trust: TrustAnchors) -> Anchors:
 @lru_cache(maxsize=64)
 def _with_operators(content: bytes) -> Anchors:
     return shipped_anchors(read_chain(content).certificates if content else ())
+
+
+def accepted_roots_of(policy: Policy) -> frozenset[str] | str | None:
+    """Return the fingerprints in the file `accepted_roots`, or why it cannot be used.
+
+    None when there is no such file. One that can be read in part is of no use: a root would seem
+    not to be accepted because its block is damaged, or not written yet.
+    """
+    if policy.accepted_roots is None:
+        return None
+    try:
+        listed = _listed(Path(policy.accepted_roots).read_bytes())
+    except OSError as error:
+        return f"{policy.accepted_roots} cannot be read: {error.strerror}"
+    return listed if isinstance(listed, frozenset) else f"{policy.accepted_roots}: {listed}"
+
+
+@lru_cache(maxsize=64)
+def _listed(content: bytes) -> frozenset[str] | str:
+    file = read_chain(content)
+    if file.problems:
+        return "; ".join(file.problems)
+    return frozenset(certificate.fingerprint_sha256 for certificate in file.certificates)
 
 
 def _seconds(seconds: float | None) -> timedelta | None:

@@ -12,21 +12,23 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from ssl import SSLContext
 from typing import Final
 from weakref import WeakValueDictionary
 
-from agent.chain import Anchors
+from agent import credentials
+from agent.credentials import Protection
 from agent.identity import Identity, Rotation
-from agent.judge import anchors_of
+from agent.judge import Files, accepted_roots_of, anchors_of
 from agent.org import Endpoint, Org, TlsVersion, TrustAnchors
 from agent.probe.tls import client_context
 from agent.reason import Reason
 from agent.result import Failure
 
-# What a file's status says of its content: inode, time of change in ns, size.
+# What a file's status says of its content: inode, time of change in ns, size. The time is that of
+# any change, so that a file which can be read at last, or has its old date back, is seen to differ.
 _Stamp = tuple[int, int, int] | None
 
 # Reading takes less than a millisecond, making contexts for a new pair a tenth of a second.
@@ -46,17 +48,19 @@ class Presented:
 class Look:
     """What one look at the files found.
 
-    `presented` is what to use now, a Failure only if there never was anything; `anchors` are the
-    roots that the org trusts, None while they were never read. The rest is news: `renewed` tells
+    `presented` is what to use now, a Failure only if there never was anything; `files` is what the
+    policy is to know of them, None while they were never read. The rest is news: `renewed` tells
     that another pair than before is in use, `refused` why a changed one is not, `distrusted` why a
-    changed trust file is not, and `slow` that reading hangs.
+    changed trust file is not, `unlisted` why the accepted roots are not known, and `slow` that
+    reading hangs.
     """
 
     presented: Presented | Failure
-    anchors: Anchors | None
+    files: Files | None = None
     renewed: bool = False
     refused: Failure | None = None
     distrusted: Failure | None = None
+    unlisted: str | None = None
     slow: bool = False
 
 
@@ -103,8 +107,10 @@ class Keyring:
         self._presented: Presented | None = None
         self._made_from: tuple[Identity, _Stamp] | None = None
         self._fresh: tuple[Identity, SSLContext] | None = None
-        self._anchors: Anchors | None = None
-        self._anchors_from: _Stamp = None
+        self._files: Files | None = None
+        self._files_from: tuple[_Stamp, _Stamp] = None, None
+        self._protection: Protection | None = None
+        self._unlisted: str | None = None
         self._distrusted: Failure | None = None
         self._reading: asyncio.Future[Look] | None = None
         self._slow = False
@@ -118,6 +124,10 @@ class Keyring:
             return Keyring(org, self._environ, self._bare)
         if _tls_settings(org) != _tls_settings(self._org):
             return Keyring(org, self._environ, self._bare, self._rotation)
+        if org.policy.accepted_roots != self._org.policy.accepted_roots:
+            successor = Keyring(org, self._environ, self._bare, self._rotation)
+            successor._presented, successor._made_from = self._presented, self._made_from
+            return successor
         return self
 
     async def look(self, seconds: float = _PATIENCE_SECONDS) -> Look:
@@ -129,37 +139,56 @@ class Keyring:
             news, self._slow = not self._slow, True
             why = f"reading the files takes longer than {seconds:g} s"
             unread = Failure(Reason.CLIENT_MATERIAL_UNREADABLE, why)
-            return Look(self._presented or unread, self._anchors, slow=news)
+            return Look(self._presented or unread, self._files, slow=news)
         found, self._reading, self._slow = self._reading, None, False
         return found.result()
 
     # --- in the thread
 
     def _read(self) -> Look:
-        stamp = _stamp(self._org.trust)
-        if self._anchors is None or stamp != self._anchors_from:
-            self._anchors, self._anchors_from = anchors_of(self._org.trust), stamp
+        stamp = _stamp(self._org.trust.file)
+        look = self._read_pair(stamp)
+        self._files, unlisted = self._read_others(stamp)
+        news, self._unlisted = unlisted if unlisted != self._unlisted else None, unlisted
+        return replace(look, files=self._files, unlisted=news)
+
+    def _read_pair(self, stamp: _Stamp) -> Look:
         failures = self._rotation.failures
         identity = self._rotation.refresh(self._accept)
         refused = self._rotation.last_failure if self._rotation.failures > failures else None
         if isinstance(identity, Failure):
-            return Look(identity, self._anchors, refused=refused)
+            return Look(identity, refused=refused)
         before, known = self._presented, self._distrusted
         if before is None or (identity, stamp) != self._made_from:
             self._distrusted = self._make(identity, stamp)
         else:
             self._distrusted = None
         if (now := self._presented) is None:
-            return Look(
-                self._distrusted or Failure(Reason.INTERNAL), self._anchors, refused=refused
-            )
+            return Look(self._distrusted or Failure(Reason.INTERNAL), refused=refused)
         return Look(
             now,
-            self._anchors,
             renewed=before is not None and before.identity != now.identity,
             refused=refused,
             distrusted=self._distrusted if self._distrusted != known else None,
         )
+
+    def _read_others(self, stamp: _Stamp) -> tuple[Files, str | None]:
+        """Return what the files tell beside the pair, and why the accepted roots are not known."""
+        org, known = self._org, self._files
+        stamps = stamp, _stamp(org.policy.accepted_roots)
+        unlisted = self._unlisted
+        if known is None or stamps != self._files_from or unlisted is not None:
+            roots = accepted_roots_of(org.policy)
+            unlisted = roots if isinstance(roots, str) else None
+            anchors, accepted = anchors_of(org.trust), None if isinstance(roots, str) else roots
+            self._files_from = stamps
+        else:
+            anchors, accepted = known.anchors, known.accepted_roots
+        # A key file that is gone leaves what is known of it, as it leaves the key.
+        self._protection = credentials.protection(org.identity.private_key) or self._protection
+        failure = self._rotation.last_failure if self._rotation.current else None
+        problem = (failure.detail or str(failure)) if failure else None
+        return Files(anchors, accepted, self._protection, problem), unlisted
 
     def _accept(self, identity: Identity) -> Failure | None:
         """Make the context of a new pair; Failure if it is the pair that OpenSSL refuses."""
@@ -193,14 +222,14 @@ def _tls_settings(org: Org) -> tuple[TlsVersion, TlsVersion, TrustAnchors]:
     return org.endpoint.tls_min, org.endpoint.tls_max, org.trust
 
 
-def _stamp(trust: TrustAnchors) -> _Stamp:
-    if trust.file is None:
+def _stamp(file: str | None) -> _Stamp:
+    if file is None:
         return None
     try:
-        status = Path(trust.file).stat()
+        status = Path(file).stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _in_a_thread(work: Callable[[], Look], name: str) -> asyncio.Future[Look]:

@@ -1,11 +1,13 @@
 """What the commands do once, without the daemon: a cycle of each org, a look at the breakers.
 
-The store is the daemon's own, so a login made here counts in the budget that both share.
+The store is the daemon's own, so a login made here counts in the budget that both share. Of what
+orgs presented before, it is only read: what changed is for the daemon to notice, and to date.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +17,14 @@ from agent import breaker
 from agent.breaker import Limits
 from agent.config import Settings
 from agent.org import Org
-from agent.policy.rule import Violation
+from agent.policy import Judgement
 from agent.reason import Reason
 from agent.result import ProbeResult
 from agent.runner import OrgRunner
 from agent.services import close_services, now, open_services
 from agent.store import FILE_NAME, Store
 
-Seen = tuple[ProbeResult, tuple[Violation, ...]]
+Seen = tuple[ProbeResult, Judgement]
 
 
 async def probe(
@@ -32,21 +34,31 @@ async def probe(
 
     `advance` is told the name of each org that is done. A bug in one org's cycle is in its result.
     """
-    services = open_services(settings.agent, os.environ)
-    board = services.board
+    opened = open_services(settings.agent, os.environ)
+    services = replace(opened, history=opened.history.without_writing())
     slots = asyncio.Semaphore(settings.agent.max_in_flight)
 
-    async def cycle(org: Org) -> Seen:
-        wanted = org if login else replace(org, login=None)
-        board.add(wanted)
+    async def look(runner: OrgRunner) -> None:
         async with slots:
-            result = await OrgRunner(wanted, services).run()
-        advance(org.name)
-        known = board.get(org.name)
-        return result, known.violations if known else ()
+            # The cycle tells what is wrong.
+            with contextlib.suppress(Exception):
+                await runner.look()
+
+    async def cycle(runner: OrgRunner) -> Seen:
+        async with slots:
+            result = await runner.run()
+        advance(result.org)
+        known = services.board.get(result.org)
+        return result, known.judgement if known else Judgement((), ())
 
     try:
-        return list(await asyncio.gather(*(cycle(org) for org in orgs)))
+        wanted = [org if login else replace(org, login=None) for org in orgs]
+        for org in wanted:
+            services.board.add(org)
+        runners = [OrgRunner(org, services) for org in wanted]
+        # Whether orgs share a certificate is known when all of them have been looked at.
+        await asyncio.gather(*map(look, runners))
+        return list(await asyncio.gather(*map(cycle, runners)))
     finally:
         close_services(services)
 

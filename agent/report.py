@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from agent.certificate import Certificate
 from agent.chain import role
+from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Violation
 from agent.result import Failure, Outcome, ProbeResult, Skipped, Success, Undetermined
 
 
-def cycle(result: ProbeResult, violations: Iterable[Violation]) -> dict[str, Any]:
-    """Return one cycle of one org, ready for `json.dumps`."""
+def cycle(result: ProbeResult, judgement: Judgement) -> dict[str, Any]:
+    """Return one cycle of one org and how it was judged, ready for `json.dumps`."""
     handshake = result.handshake
     return {
         "org": result.org,
@@ -32,7 +33,8 @@ def cycle(result: ProbeResult, violations: Iterable[Violation]) -> dict[str, Any
             "client": certificates(result.client_chain),
             "server": certificates(result.server_chain),
         },
-        "violations": [violation(found) for found in violations],
+        "violations": [violation(found) for found in judgement.violations],
+        "suppressed": [suppressed(found) for found in judgement.suppressed],
     }
 
 
@@ -78,6 +80,14 @@ def violation(found: Violation) -> dict[str, Any]:
         "remedy": found.remedy,
         "reference": found.reference,
         "bites_from": moment(found.bites_from) if found.bites_from else None,
+    }
+
+
+def suppressed(found: Suppressed) -> dict[str, Any]:
+    """Return one finding that the operator suppressed, until when and why."""
+    return violation(found.violation) | {
+        "until": moment(found.suppression.until),
+        "reason": found.suppression.reason,
     }
 
 

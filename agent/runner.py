@@ -19,11 +19,12 @@ from agent import probe
 from agent.component import Component
 from agent.credentials import CredentialError, Secret
 from agent.gate import Gatekeeper
-from agent.identity import Identity
+from agent.history import History
 from agent.judge import Judge, Verdict, anchors_of
 from agent.keyring import BareContexts, Keyring, Look
+from agent.leaves import Leaves
 from agent.org import Org, TrustAnchors
-from agent.policy.rule import Violation
+from agent.policy import Judgement
 from agent.policy.tables import Tables
 from agent.probe import Keys, Plan
 from agent.probe.dns import Resolver
@@ -48,6 +49,8 @@ class Services:
     clock: Callable[[], float]
     internal_error: Callable[[Component], None] = lambda _: None
     bare: BareContexts = field(default_factory=BareContexts)
+    leaves: Leaves = field(default_factory=Leaves)
+    history: History = field(default_factory=History)
 
 
 # How far the clocks may drift apart between two cycles without putting off what is due.
@@ -65,13 +68,14 @@ class OrgRunner:
         self.org = org
         self._services = services
         self._gate = services.gatekeeper.gate(org)
-        # The keyring reads the trust file, in its thread.
-        self._judge = Judge(org, services.tables, anchors_of(TrustAnchors()))
         self._verdict: Verdict | None = None
         if before is None:
+            # The keyring reads the trust file, in its thread.
+            self.judge = Judge(org, services.tables, anchors_of(TrustAnchors()))
             self.keyring = Keyring(org, services.environ, services.bare)
             self.tried: dict[Probe, float] = {}
         else:
+            self.judge = before.judge.succeeded_by(org)
             self.keyring = before.keyring.succeeded_by(org)
             # The same one: a cycle of the old runner may be under way.
             self.tried = before.tried
@@ -86,6 +90,13 @@ class OrgRunner:
             self._services.internal_error(Component.CYCLE)
             return self._record_bug()
 
+    async def look(self) -> Look:
+        """Look at the files, so that the cycles of other orgs know what this one presents."""
+        look = await self.keyring.look()
+        if not isinstance(look.presented, Failure):
+            self._services.leaves.put(self.org, look.presented.identity.leaf)
+        return look
+
     async def cycle(self, late: float = 0.0) -> ProbeResult:
         """Run one cycle and put what it showed on the board.
 
@@ -93,17 +104,17 @@ class OrgRunner:
         """
         services = self._services
         planned = services.clock() - late
-        look = await self.keyring.look()
+        look = await self.look()
         self._report(look)
         plan = Plan(self.org, self._keys(look), self._due(planned), self._gate)
         result = await probe.run(plan, services.resolver, services.now)
         self._remember(result, planned)
-        identity = None if isinstance(look.presented, Failure) else look.presented.identity
-        violations, not_evaluated, deadlines = self._judged(result, look, identity)
+        judgement, deadlines = self._judged(result, look)
         transitions = services.board.record(
             result,
-            violations=violations,
-            not_evaluated=not_evaluated,
+            violations=judgement.violations,
+            suppressed=judgement.suppressed,
+            not_evaluated=judgement.not_evaluated,
             deadlines=deadlines,
             of=self.org,
         )
@@ -117,36 +128,52 @@ class OrgRunner:
         failure = Failure(Reason.INTERNAL, "see the log")
         result = ProbeResult(self.org.name, self._services.now(), {Probe.HANDSHAKE: failure})
         # Without an outcome the org would only look stale; what was judged before still holds.
-        violations, not_evaluated = self._known_judgement()
+        known = self._known_judgement()
         self._services.board.record(
-            result, violations=violations, not_evaluated=not_evaluated, of=self.org
+            result,
+            violations=known.violations,
+            suppressed=known.suppressed,
+            not_evaluated=known.not_evaluated,
+            of=self.org,
         )
         return result
 
     def _judged(
-        self, result: ProbeResult, look: Look, identity: Identity | None
-    ) -> tuple[tuple[Violation, ...], tuple[str, ...], Mapping[str, datetime] | None]:
-        """Return violations, rules not evaluated and deadlines; a bug leaves what was known."""
+        self, result: ProbeResult, look: Look
+    ) -> tuple[Judgement, Mapping[str, datetime] | None]:
+        """Return the judgement and the deadlines; a bug leaves what was known."""
+        known = self._services.board.get(self.org.name)
+        if known is None or known.org is not self.org:
+            # A reload put another runner in the place of this one: the org's past is its to write.
+            return self._known_judgement(), None
         try:
-            if look.anchors is not None:
-                self._judge.trust(look.anchors)
-            verdict = self._judge.judge(result, identity, self._services.now())
+            verdict = self._judge_anew(result, look)
         except Exception:  # noqa: BLE001 - what the probe saw must not be lost with it
             self._log.exception("a bug in the agent kept the policy from judging")
             self._services.internal_error(Component.POLICY)
-            return *self._known_judgement(), None
-        judgement = verdict.judgement
+            return self._known_judgement(), None
         if verdict is not self._verdict:
             self._verdict = verdict
-            for violation in judgement.violations:
+            for violation in verdict.judgement.violations:
                 if violation.rule == "internal":
                     self._log.error("a bug in a rule of the policy", detail=violation.message)
                     self._services.internal_error(Component.POLICY)
-        return judgement.violations, judgement.not_evaluated, verdict.deadlines
+        return verdict.judgement, verdict.deadlines
 
-    def _known_judgement(self) -> tuple[tuple[Violation, ...], tuple[str, ...]]:
+    def _judge_anew(self, result: ProbeResult, look: Look) -> Verdict:
+        services, judge, now = self._services, self.judge, self._services.now()
+        if look.files is not None:
+            judge.read(look.files)
+        identity = None if isinstance(look.presented, Failure) else look.presented.identity
+        past = services.history.seen(self.org, result, judge.seen.anchors, now)
+        judge.compare(
+            services.leaves.sharing(self.org), past.client_before(), past.server_before(now)
+        )
+        return judge.judge(result, identity, now)
+
+    def _known_judgement(self) -> Judgement:
         known = self._services.board.get(self.org.name)
-        return (known.violations, known.not_evaluated) if known else ((), ())
+        return known.judgement if known else Judgement((), ())
 
     async def _tell_limits(self) -> None:
         if self._gate is not None:
@@ -165,6 +192,8 @@ class OrgRunner:
             )
         if look.distrusted is not None:
             self._log.warning("trust store cannot be used", failure=str(look.distrusted), kept=kept)
+        if look.unlisted is not None:
+            self._log.warning("accepted roots are not known", failure=look.unlisted)
         if look.slow:
             self._log.warning("certificate, key or trust file cannot be read in time", kept=kept)
         if look.renewed and not isinstance(look.presented, Failure):

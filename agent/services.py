@@ -12,11 +12,13 @@ import structlog
 from agent.component import Component
 from agent.config import AgentSettings
 from agent.gate import Gatekeeper, Hold
+from agent.history import History
+from agent.leaves import Leaves
 from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.runner import Services
 from agent.state import Board
-from agent.store import FILE_NAME, Store, StoreError
+from agent.store import FILE_NAME, KeptPast, Store, StoreError
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -31,16 +33,27 @@ def open_services(
     environ: Mapping[str, str],
     internal_error: Callable[[Component], None] = lambda _: None,
 ) -> Services:
-    """Return the services, with an empty board; `close_services` gives back what they hold."""
+    """Return the services, with an empty board; `close_services` gives back what they hold.
+
+    When the store cannot be used it is logged, no login is ever admitted, and handshakes go on.
+    """
+    store = _open_store(settings)
+    hold = Hold(
+        timedelta(seconds=settings.breaker_hold), timedelta(seconds=settings.breaker_hold_max)
+    )
+    gatekeeper = Gatekeeper(store, hold, environ, now)
+    board = Board()
     return Services(
-        board=Board(),
+        board=board,
         resolver=Resolver(settings.resolver_threads),
-        gatekeeper=_open_gatekeeper(settings, environ),
+        gatekeeper=gatekeeper,
         tables=shipped_tables(),
         environ=environ,
         now=now,
         clock=time.monotonic,
         internal_error=internal_error,
+        leaves=Leaves(lambda name: board.get(name) is not None),
+        history=History() if store is None else History(_kept(store), gatekeeper.ask),
     )
 
 
@@ -49,17 +62,18 @@ def close_services(services: Services) -> None:
     services.gatekeeper.close()
 
 
-def _open_gatekeeper(settings: AgentSettings, environ: Mapping[str, str]) -> Gatekeeper:
-    """Return the gatekeeper on the store of the state directory, made if need be.
-
-    When the store cannot be used it is logged, no login is ever admitted, and handshakes go on.
-    """
-    store: Store | None = None
+def _open_store(settings: AgentSettings) -> Store | None:
+    """Return the store of the state directory, made if need be."""
     try:
-        store = Store.open(settings.state_directory / FILE_NAME)
+        return Store.open(settings.state_directory / FILE_NAME)
     except StoreError as error:
         _log.error("no login will be made: the state directory cannot be used", error=str(error))
-    hold = Hold(
-        timedelta(seconds=settings.breaker_hold), timedelta(seconds=settings.breaker_hold_max)
-    )
-    return Gatekeeper(store, hold, environ, now)
+        return None
+
+
+def _kept(store: Store) -> Mapping[str, KeptPast]:
+    try:
+        return store.pasts()
+    except StoreError as error:
+        _log.warning("what orgs presented before is not known", error=str(error))
+        return {}

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from agent.certificate import Certificate
 from agent.org import Org
+from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Side, Violation
 from agent.reason import Reason
 from agent.result import (
@@ -155,6 +156,7 @@ class Snapshot:
     alert: str | None = None
     chains: Mapping[Side, SeenChain] = field(default_factory=lambda: _frozen({}))
     violations: tuple[Violation, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
     not_evaluated: tuple[str, ...] = ()
     deadlines: Mapping[str, datetime] = field(default_factory=lambda: _frozen({}))
     breaker_open: bool | None = None
@@ -175,6 +177,11 @@ class Snapshot:
     def healthy(self) -> bool:
         """No probe's last run failed."""
         return not any(status.standing is Standing.FAILURE for status in self.probes.values())
+
+    @property
+    def judgement(self) -> Judgement:
+        """How the org was judged last."""
+        return Judgement(self.violations, self.not_evaluated, self.suppressed)
 
     def __repr__(self) -> str:
         """Say in one line how the org stands."""
@@ -243,6 +250,7 @@ class Board:
         result: ProbeResult,
         *,
         violations: Iterable[Violation] = (),
+        suppressed: Iterable[Suppressed] = (),
         not_evaluated: Iterable[str] = (),
         deadlines: Mapping[str, datetime] | None = None,
         maintenance: bool = False,
@@ -282,6 +290,7 @@ class Board:
                 alert=handshake.alert if handshake and failing else None,
                 chains=_chains(before.chains, result),
                 violations=tuple(violations),
+                suppressed=tuple(suppressed),
                 not_evaluated=tuple(not_evaluated),
                 deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
                 api_usage=result.api_usage or before.api_usage,

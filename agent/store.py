@@ -1,8 +1,9 @@
 """What must survive a restart, in one SQLite file in the state directory.
 
-For now that is what the login breaker needs: every attempt, recorded before anything is sent, and
-what was refused. Each method is one transaction, committed to the disk before it returns, so a
-`kill -9` at any moment loses nothing that was sent. Daemon and `probe` command share the file.
+That is what the login breaker needs, every attempt, recorded before anything is sent, and what was
+refused; and which chains each org presented. Each method is one transaction, committed to the disk
+before it returns, so a `kill -9` at any moment loses nothing that was sent. Daemon and `probe`
+command share the file.
 
 The methods block; the caller runs them on a thread. Anything that goes wrong is a StoreError: no
 login may be sent that could not be recorded.
@@ -16,10 +17,12 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, Self
 
@@ -36,7 +39,10 @@ from agent.breaker import (
     decide,
     in_flight,
 )
+from agent.certificate import read
+from agent.policy.rule import Side
 from agent.reason import Reason
+from agent.succession import Chain, Earlier, Past, Succession
 
 FILE_NAME: Final = "state.sqlite3"
 
@@ -78,6 +84,21 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             PRIMARY KEY (user, digest, place)
         ) WITHOUT ROWID""",
     ),
+    (
+        # One row for each certificate as presented. Of the chains of one side the present one has
+        # the age 0; `until` is when another one took the place of an earlier one.
+        """CREATE TABLE presented (
+            org TEXT NOT NULL,
+            side TEXT NOT NULL,
+            age INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            door TEXT NOT NULL,
+            changed_at INTEGER,
+            until INTEGER,
+            der BLOB NOT NULL,
+            PRIMARY KEY (org, side, age, position)
+        )""",
+    ),
 )
 
 
@@ -91,6 +112,36 @@ class Permit:
 
     user: str
     attempt: Attempt
+
+
+# Side, age, changed_at, until and DER of one certificate.
+_Row = tuple[str, int, int | None, int | None, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPast:
+    """The past of one org as it is kept; making certificates of ten thousand takes seconds."""
+
+    door: str
+    rows: tuple[_Row, ...]
+
+    def read(self) -> Past:
+        """Return what the org presented; ValueError when a certificate cannot be read any more."""
+        return Past(self.door, self._succession(Side.CLIENT), self._succession(Side.SERVER))
+
+    def _succession(self, side: Side) -> Succession | None:
+        rows = (row for row in self.rows if row[0] == side)
+        chains = [list(chain) for _, chain in groupby(rows, key=itemgetter(1))]
+        if not chains:
+            return None
+        present, *before = (tuple(read(der) for *_, der in chain) for chain in chains)
+        ends = (_moment(until or 0) for [(*_, until, _), *_] in chains[1:])
+        [(_, _, changed_at, *_), *_], *_ = chains
+        return Succession(
+            present=present,
+            before=tuple(map(Earlier, before, ends)),
+            changed_at=None if changed_at is None else _moment(changed_at),
+        )
 
 
 class Store:
@@ -194,6 +245,52 @@ class Store:
         with self._transaction("DEFERRED"):
             rows = self._connection.execute("SELECT user FROM login_user ORDER BY user")
             return tuple(user for (user,) in rows)
+
+    def keep_pasts(self, pasts: Mapping[str, Past]) -> None:
+        """Keep what these orgs presented, in the place of what was kept of them."""
+        with self._transaction("IMMEDIATE"):
+            self._connection.executemany(
+                "DELETE FROM presented WHERE org = ?", ((org,) for org in pasts)
+            )
+            self._connection.executemany(
+                "INSERT INTO presented (org, door, side, changed_at, age, until, position, der)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (org, past.door, side, *row)
+                    for org, past in pasts.items()
+                    for side, succession in ((Side.CLIENT, past.client), (Side.SERVER, past.server))
+                    if succession is not None
+                    for row in _rows(succession)
+                ),
+            )
+
+    def pasts(self) -> Mapping[str, KeptPast]:
+        """Return what is kept of every org, by its name, those no longer configured included."""
+        with self._transaction("DEFERRED"):
+            rows = self._connection.execute(
+                "SELECT org, door, side, age, changed_at, until, der FROM presented"
+                " ORDER BY org, side, age, position"
+            )
+            return {
+                org: KeptPast(door, tuple(row[2:] for row in of_org))
+                for (org, door), of_org in groupby(rows, key=itemgetter(0, 1))
+            }
+
+    def server_chains(self) -> Mapping[str, Chain]:
+        """Return the server's chain that was seen last by each org's name; no daemon need run.
+
+        A chain that cannot be read any more is left out.
+        """
+        with self._transaction("DEFERRED"):
+            rows = self._connection.execute(
+                "SELECT org, der FROM presented WHERE side = ? AND age = 0 ORDER BY org, position",
+                (Side.SERVER,),
+            ).fetchall()
+        chains: dict[str, Chain] = {}
+        for org, of_org in groupby(rows, key=itemgetter(0)):
+            with suppress(ValueError):
+                chains[org] = tuple(read(der) for _, der in of_org)
+        return chains
 
     def secret_digest(self, user: str, parts: Sequence[bytes]) -> str:
         """Return eight hexadecimal digits that change when the secret of a user changes.
@@ -388,6 +485,20 @@ def _prepare(connection: sqlite3.Connection) -> bytes:
 
 
 # --- values
+
+
+def _rows(succession: Succession) -> Iterator[tuple[int | None, int, int | None, int, bytes]]:
+    """Yield changed_at, age, until, position and DER of each certificate."""
+    chains = ((succession.present, None), *((one.chain, one.until) for one in succession.before))
+    for age, (chain, until) in enumerate(chains):
+        for position, certificate in enumerate(chain):
+            yield (
+                _to_optional(succession.changed_at),
+                age,
+                _to_optional(until),
+                position,
+                certificate.der,
+            )
 
 
 def _to_integer(moment: datetime) -> int:

@@ -5,6 +5,7 @@ On a terminal there is colour; into a pipe the same text goes without it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from rich.text import Text
 from agent.certificate import Certificate
 from agent.inspection import Inspection
 from agent.once import BreakerShown, Seen
+from agent.policy import Judgement
 from agent.policy.rule import Severity, Violation
 from agent.reason import Reason
 from agent.result import (
@@ -74,12 +76,11 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
             f"{sum(result.stages.values()) * 1000:.0f}",
         )
     console.print(table)
-    found = [(result.org, violations) for result, violations in seen]
+    found = [(result.org, judgement) for result, judgement in seen]
     worth, common, hidden = _worth_showing(found, everything=everything)
     for result, _ in seen:
-        _print_trouble(
-            console, result.org, map(_failure, result.outcomes.items()), worth[result.org]
-        )
+        failures = map(_failure, result.outcomes.items())
+        _print_trouble(console, result.org, (*failures, *worth[result.org]))
     _print_common(console, common)
     failed = sum(not result.healthy for result, _ in seen)
     console.print(
@@ -106,12 +107,12 @@ def print_inspections(inspections: Sequence[Inspection]) -> None:
             "[red]not usable[/red]" if found.problems else "[green]good[/green]",
         )
     console.print(table)
-    judged = [(found.org.name, found.violations) for found in inspections]
+    judged = [(found.org.name, found.judgement) for found in inspections]
     worth, common, _ = _worth_showing(judged, everything=False)
     for found in inspections:
         problems = (f"[red]{escape(problem)}[/red]" for problem in found.problems)
         warnings = (f"[yellow]{escape(warning)}[/yellow]" for warning in found.warnings)
-        _print_trouble(console, found.org.name, (*problems, *warnings), worth[found.org.name])
+        _print_trouble(console, found.org.name, (*problems, *warnings, *worth[found.org.name]))
     _print_common(console, common)
 
 
@@ -167,32 +168,29 @@ def progress(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _worth_showing(
-    found: Sequence[tuple[str, Sequence[Violation]]], *, everything: bool
-) -> tuple[dict[str, list[Violation]], dict[str, list[str]], int]:
+    found: Sequence[tuple[str, Judgement]], *, everything: bool
+) -> tuple[dict[str, list[str]], dict[str, list[str]], int]:
     """Part findings into those of one org and those that several share, which are said once.
 
-    Returns the former by org, the orgs of the latter by text, and how many were left out.
+    Returns the texts of the former by org, the orgs of the latter by text, and how many were left
+    out.
     """
+    texts: dict[str, list[str]] = {}
     orgs: dict[str, list[str]] = {}
     hidden = 0
-    for org, violations in found:
-        for violation in violations:
-            if everything or violation.severity is not Severity.INFO:
-                orgs.setdefault(_finding(violation), []).append(org)
-            else:
-                hidden += 1
+    for org, judgement in found:
+        shown = [v for v in judgement.violations if everything or v.severity is not Severity.INFO]
+        hidden += len(judgement.violations) - len(shown)
+        texts[org] = [*map(_finding, shown), *_suppressions(judgement)]
+        for text in texts[org]:
+            orgs.setdefault(text, []).append(org)
     common = {text: names for text, names in orgs.items() if len(names) > 1}
-    worth = {
-        org: [v for v in violations if (text := _finding(v)) in orgs and text not in common]
-        for org, violations in found
-    }
+    worth = {org: [t for t in of_org if t not in common] for org, of_org in texts.items()}
     return worth, common, hidden
 
 
-def _print_trouble(
-    console: Console, org: str, texts: Iterable[str], violations: Iterable[Violation]
-) -> None:
-    shown = [text for text in (*texts, *map(_finding, violations)) if text]
+def _print_trouble(console: Console, org: str, texts: Iterable[str]) -> None:
+    shown = [text for text in texts if text]
     if not shown:
         return
     console.print(f"[bold]{escape(org)}[/bold]")
@@ -234,6 +232,14 @@ def _finding(violation: Violation) -> str:
         f"[{colour}]{violation.severity.value}: {violation.rule}[/{colour}]\n"
         f"  {escape(violation.message)}\n  → {escape(violation.remedy)}"
     )
+
+
+def _suppressions(judgement: Judgement) -> Iterator[str]:
+    """Yield a line for each suppression that something is suppressed by."""
+    counts = Counter(known.suppression for known in judgement.suppressed)
+    for suppression, count in counts.items():
+        said = f"{suppression.until:%Y-%m-%d}: {suppression.rule}, {suppression.reason}"
+        yield f"[dim]{count} suppressed until {escape(said)}[/dim]"
 
 
 def _say(console: Console, text: str) -> None:

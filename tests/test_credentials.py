@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import credentials
-from agent.credentials import CredentialError, Secret
+from agent.credentials import CredentialError, Protection, Secret
 from agent.org import FromCredential, FromFile, FromVariable
 
 CANARY = "hunter2-canary"
@@ -170,6 +171,44 @@ def test_what_is_not_there_is_not_exposed(tmp_path):
     assert not credentials.is_exposed(FromFile(str(tmp_path / "none")), {})
     assert not credentials.is_exposed(FromVariable("TOKEN"), {"TOKEN": "x"})
     assert not credentials.is_exposed(FromCredential("x"), {})
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o644])
+def test_how_a_file_is_protected_is_told_by_its_mode_and_owner(file, tmp_path, mode):
+    source = file(b"abc")
+    (tmp_path / "secret").chmod(mode)
+    link = tmp_path / "link"
+    link.symlink_to("secret")
+
+    assert credentials.protection(source) == Protection(mode, owned=True)
+    assert credentials.protection(FromFile(str(link))) == Protection(mode, owned=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(
+    ("asking", "owner", "owned"),
+    [(65534, 65534, True), (65534, 0, True), (65534, 65533, False), (0, 65533, True)],
+)
+def test_a_file_is_ours_when_it_is_this_users_or_roots_and_root_cannot_know(asking, owner, owned):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "secret"
+        path.touch()
+        os.chown(path, owner, -1)
+        os.seteuid(asking)
+        try:
+            found = credentials.protection(FromFile(str(path)))
+        finally:
+            os.seteuid(0)
+
+    assert found is not None
+    assert found.owned is owned
+
+
+def test_nothing_is_told_of_what_is_not_there_or_in_systemds_care(tmp_path):
+    assert credentials.protection(FromFile(str(tmp_path / "none"))) is None
+    assert credentials.protection(FromFile("nul\0")) is None
+    assert credentials.protection(FromCredential("secret")) is None
 
 
 def test_an_open_file_is_closed_again_whatever_it_was(file, tmp_path):

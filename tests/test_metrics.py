@@ -43,7 +43,8 @@ from agent.metrics import (
     reference,
 )
 from agent.metrics.org import INFO_VALUE_LENGTH, ORG_FAMILIES, OrgFamily, _register, _sentence
-from agent.org import Endpoint
+from agent.org import Endpoint, Suppression
+from agent.policy import Suppressed
 from agent.policy.rule import Severity, Side
 from agent.reason import Reason
 from agent.result import (
@@ -59,6 +60,10 @@ from agent.result import (
     Undetermined,
 )
 
+SUPPRESSED = Suppressed(
+    violation("root_private", Severity.INFO),
+    Suppression("root_private", NOON + timedelta(days=9), "our own authority"),
+)
 ROOT = Path(__file__).parent.parent
 UPDATE = os.environ.get("SFMTLS_UPDATE_GOLDEN") == "1"
 MINUTE = timedelta(minutes=1)
@@ -261,6 +266,7 @@ def test_every_family_of_the_catalogue_is_exported_by_some_board():
     made.record(
         result(outcomes=failed(Reason.CLIENT_CERT_BAD), handshake=replace(HANDSHAKE, alert="x")),
         violations=[violation()],
+        suppressed=[SUPPRESSED],
         not_evaluated=["server_key_weak"],
     )
     exposed = exposition(made, registry)
@@ -525,6 +531,18 @@ def test_a_rule_violated_at_two_positions_is_one_series_and_two_violations():
     }
     assert samples(made, "sfmtls_policy_violations")["warning",] == 2
     text_of(made)
+
+
+def test_what_is_suppressed_is_one_series_as_long_as_it_is_and_no_violation():
+    made = board(org())
+    made.record(result(), suppressed=[SUPPRESSED, SUPPRESSED])
+
+    assert samples(made, "sfmtls_policy_suppressed") == {("root_private", "info", "client"): 1}
+    assert samples(made, "sfmtls_policy_violation") == {}
+    assert set(samples(made, "sfmtls_policy_violations").values()) == {0}
+    text_of(made)
+    made.record(result())
+    assert samples(made, "sfmtls_policy_suppressed") == {}
 
 
 def test_intervals_are_the_configured_ones():

@@ -102,14 +102,15 @@ def local_findings(theatre, defect):
     org = theatre.org(nowhere, identity=theatre.source(defect), login=None)
     found = inspection.inspect(org, os.environ)
     assert found.problems == ()
-    return {violation.rule: violation for violation in found.violations}
+    return {violation.rule: violation for violation in found.judgement.violations}
 
 
 async def cycled(fleet):
     """Run one cycle of every org of the fleet, as the `probe` command does."""
     settings = config.load(fleet.file)
     orgs = list(settings.orgs.values())
-    return settings, await once.probe(settings, orgs, login=True, advance=lambda _: None)
+    cycles = await once.probe(settings, orgs, login=True, advance=lambda _: None)
+    return settings, [(result, judgement.violations) for result, judgement in cycles]
 
 
 def rules(violations):

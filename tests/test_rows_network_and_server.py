@@ -84,7 +84,8 @@ async def watched(fleet):
     """Run one cycle of every org of the fleet: results, violations and what is exported."""
     settings = config.load(fleet.file)
     orgs = list(settings.orgs.values())
-    seen = await once.probe(settings, orgs, login=True, advance=lambda _: None)
+    cycles = await once.probe(settings, orgs, login=True, advance=lambda _: None)
+    seen = [(result, judgement.violations) for result, judgement in cycles]
     board = Board()
     for org, (result, violations) in zip(orgs, seen, strict=True):
         board.add(org)

@@ -9,32 +9,46 @@ import dataclasses
 import itertools
 import os
 import socket
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 import structlog
-from boards import violation
+from boards import HANDSHAKE, result, violation
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from making import world
 
 from agent import once
 from agent.component import Component
 from agent.config import AgentSettings, Settings, WebSettings
 from agent.gate import Gatekeeper, Hold
 from agent.identity import read
-from agent.judge import Verdict
+from agent.judge import Judge, Verdict
 from agent.keyring import BareContexts, Keyring, Presented
-from agent.org import ClientIdentity, Endpoint, FromFile, Org, TlsVersion, TrustAnchors
+from agent.leaves import Leaves
+from agent.org import (
+    ClientIdentity,
+    Endpoint,
+    FromCredential,
+    FromFile,
+    Org,
+    Policy,
+    TlsVersion,
+    TrustAnchors,
+)
 from agent.policy import Judgement
+from agent.policy.rule import Severity, Side
 from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.reason import Reason
 from agent.result import Failure, Probe
 from agent.runner import OrgRunner, Services
+from agent.services import close_services, open_services
 from agent.simulator.pki import ClientCertificate, Pki
 from agent.state import Board
 
@@ -152,11 +166,11 @@ async def test_a_pair_that_openssl_refuses_is_told_once_and_the_old_one_stays(pl
 async def test_a_refused_pair_is_counted_and_the_one_in_use_is_judged(place, logged):
     runner = place.runner()
     await runner.run()
-    before = runner._judge._seen
+    before = runner.judge.seen
     place.deploy_weak()
     for _ in range(3):
         result = await runner.run()
-    after = runner._judge._seen
+    after = runner.judge.seen
 
     assert place.board.get("emea").identity_reload_failures == 1
     assert after.private_key == before.private_key
@@ -197,8 +211,8 @@ async def test_a_changed_trust_file_changes_the_roots_that_are_judged_with(place
     place.root.write_bytes(Pki.create(now()).servers.root_pem() * 2)
     other = await keyring.look()
 
-    assert same.anchors is first.anchors
-    assert other.anchors is not first.anchors
+    assert same.files.anchors is first.files.anchors
+    assert other.files.anchors is not first.files.anchors
     assert other.presented.bare is not first.presented.bare
 
 
@@ -244,10 +258,258 @@ async def test_orgs_that_verify_alike_share_the_context_that_presents_nothing(pl
     assert other is not one
     assert len(shared._made) == 2
     del one, two
+    for thread in threading.enumerate():
+        # A thread that has given its answer holds it until it is scheduled once more.
+        if thread.name.startswith("keys"):
+            thread.join()
     assert len(shared._made) == 1, "what nobody uses is forgotten"
 
 
+async def test_a_changed_mode_of_the_key_file_is_seen_in_the_next_cycle_and_its_end_too(place):
+    runner = place.runner()
+    found = []
+    for mode in (0o600, 0o640, 0o644, 0o600):
+        place.file.chmod(mode)
+        await runner.run()
+        found.append(
+            [v.severity for v in place.board.get("emea").violations if v.rule == "key_file_mode"]
+        )
+
+    assert found == [[], [Severity.WARNING], [Severity.CRITICAL], []]
+
+
+async def test_a_key_file_that_is_gone_leaves_what_is_known_of_it(place):
+    keyring = place.keyring()
+    place.file.chmod(0o640)
+    await keyring.look()
+    place.file.unlink()
+
+    assert (await keyring.look()).files.key.mode == 0o640
+
+
+async def test_how_a_systemd_credential_is_protected_is_not_asked(place):
+    where = FromCredential("client.pem")
+    org = dataclasses.replace(place.org, identity=ClientIdentity(where, where))
+    environ = {"CREDENTIALS_DIRECTORY": str(place.folder)}
+    place.file.chmod(0o644)
+    look = await Keyring(org, environ, BareContexts()).look()
+
+    assert isinstance(look.presented, Presented)
+    assert look.files.key is None
+
+
+async def test_why_changed_files_are_not_in_use_is_known_until_they_are_mended(place):
+    runner = place.runner()
+    good = place.file.read_bytes()
+    problems = []
+    for content in (good, good + b"-----BEGIN PRIVATE KEY-----\n", b"", good):
+        place.file.write_bytes(content)
+        await runner.run()
+        problems.append(runner.judge.seen.identity_problem)
+
+    assert problems == [
+        None,
+        f"file {place.file}: PEM block 4 (PRIVATE KEY) has no end; the file may be half written",
+        f"file {place.file} is empty",
+        None,
+    ]
+
+
+async def test_a_pair_that_was_never_good_is_a_failure_and_no_change(place):
+    place.file.write_bytes(b"")
+    runner = place.runner()
+    result = await runner.run()
+
+    assert result.outcomes[Probe.HANDSHAKE].reason is Reason.CLIENT_MATERIAL_UNREADABLE
+    assert runner.judge.seen.identity_problem is None
+
+
+def listing(place):
+    file = place.folder / "accepted.pem"
+    return file, dataclasses.replace(place.org, policy=Policy(accepted_roots=str(file)))
+
+
+async def test_the_list_of_accepted_roots_is_read_again_when_it_changes(place):
+    file, org = listing(place)
+    file.write_bytes(place.pki.servers.root_pem())
+    keyring = Keyring(org, os.environ, BareContexts())
+    first, same = await keyring.look(), await keyring.look()
+    file.write_bytes(place.pki.servers.root_pem() + Pki.create(now()).servers.root_pem())
+    longer = await keyring.look()
+
+    assert len(first.files.accepted_roots) == 1
+    assert same.files.accepted_roots is first.files.accepted_roots
+    assert len(longer.files.accepted_roots) == 2
+    assert [look.unlisted for look in (first, same, longer)] == [None] * 3
+
+
+async def test_a_list_that_cannot_be_read_is_told_once_stops_nothing_and_heals(place, logged):
+    file, org = listing(place)
+    runner = place.runner(org)
+    judged = []
+    for content in (None, None, b"no list", place.pki.servers.root_pem()):
+        if content is not None:
+            file.write_bytes(content)
+        result = await runner.run()
+        judged.append("root_not_in_cacerts" not in place.board.get("emea").not_evaluated)
+
+    told = [e["failure"] for e in logged if e["event"] == "accepted roots are not known"]
+    assert judged == [False, False, False, True]
+    assert told == [
+        f"{file} cannot be read: No such file or directory",
+        f"{file}: neither PEM nor DER: no block begins and no certificate starts",
+    ]
+    assert result.outcomes[Probe.HANDSHAKE].reason is Reason.TCP_REFUSED
+    assert place.bugs == {}
+
+
+async def test_cycles_that_show_the_same_are_judged_once_and_another_certificate_anew(place):
+    moment = now()
+    place.services = dataclasses.replace(place.services, now=lambda: moment)
+    runner = place.runner()
+    verdicts = []
+    for _ in range(3):
+        await runner.run()
+        verdicts.append(runner._verdict)
+    place.deploy_good()
+    for _ in range(2):
+        await runner.run()
+        verdicts.append(runner._verdict)
+
+    first, *same, other, still = verdicts
+    assert all(verdict is first for verdict in same)
+    assert other is not first
+    assert still is other
+
+
+# --- what other orgs present, and what was presented before
+
+
+def beside(place, name="apac", host="apac.my.salesforce.com"):
+    endpoint = dataclasses.replace(place.org.endpoint, host=host)
+    return dataclasses.replace(place.org, name=name, endpoint=endpoint)
+
+
+def shared(place, name):
+    return "cert_shared_between_orgs" in {v.rule for v in place.board.get(name).violations}
+
+
+async def test_orgs_that_share_a_certificate_are_told_until_one_of_them_is_gone(place):
+    board = place.board
+    place.services = dataclasses.replace(
+        place.services, leaves=Leaves(lambda name: board.get(name) is not None)
+    )
+    emea, apac = place.runner(), place.runner(beside(place))
+    await emea.run()
+    alone = shared(place, "emea")
+    await apac.run()
+    await emea.run()
+    both = shared(place, "emea"), shared(place, "apac")
+    board.remove("apac")
+    # A cycle that was under way ends after it.
+    await apac.run()
+    await emea.run()
+
+    assert (alone, both, shared(place, "emea")) == (False, (True, True), False)
+
+
+async def test_two_entries_for_one_org_may_share_their_certificate(place):
+    emea = place.runner()
+    twin = place.runner(beside(place, "emea-login", place.org.endpoint.host))
+    for runner in (emea, twin, emea):
+        await runner.run()
+
+    assert not shared(place, "emea")
+    assert not shared(place, "emea-login")
+
+
+async def test_the_probe_command_knows_all_certificates_before_it_judges_the_first(place):
+    settings = Settings(
+        AgentSettings(state_directory=place.folder / "state", max_in_flight=1),
+        WebSettings(),
+        {},
+        place.folder,
+    )
+    orgs = [place.org, beside(place)]
+    seen = await once.probe(settings, orgs, login=False, advance=lambda _: None)
+
+    for _, judgement in seen:
+        assert "cert_shared_between_orgs" in {v.rule for v in judgement.violations}
+
+
+async def test_a_renewal_that_lost_its_purpose_is_told_over_a_restart_and_a_look_takes_nothing(
+    place,
+):
+    def regressed(judgement):
+        return [v.severity for v in judgement.violations if v.rule == "renewed_cert_regressed"]
+
+    async def daemon():
+        """Start, run a cycle, write what is to be written, stop."""
+        services = open_services(AgentSettings(state_directory=place.folder / "state"), os.environ)
+        services.board.add(place.org)
+        await OrgRunner(place.org, services).run()
+        if services.history._writing is not None:
+            await services.history._writing
+        close_services(services)
+        return services.board.get("emea").judgement
+
+    async def look():
+        settings = Settings(
+            AgentSettings(state_directory=place.folder / "state"), WebSettings(), {}, place.folder
+        )
+        ((_, judgement),) = await once.probe(
+            settings, [place.org], login=False, advance=lambda _: None
+        )
+        return judgement
+
+    def deploy(defect):
+        issued = place.pki.client(defect)
+        place.file.write_bytes(issued.chain_pem() + issued.key_pem())
+
+    good = [regressed(await daemon()), regressed(await look())]
+    deploy(ClientCertificate.SERVER_AUTH_ONLY)
+    bad = [regressed(await look()), regressed(await look())]
+    bad += [regressed(await daemon()), regressed(await daemon()), regressed(await look())]
+    deploy(ClientCertificate.GOOD)
+    mended = [regressed(await daemon()), regressed(await daemon())]
+
+    assert good == [[], []]
+    assert bad == [[Severity.CRITICAL]] * 5
+    assert mended == [[], []]
+
+
 # --- what a reload keeps
+
+
+async def test_a_reload_of_the_policy_alone_judges_anew_and_reads_the_new_list(place):
+    file, listed = listing(place)
+    file.write_bytes(place.pki.servers.root_pem())
+    before = place.runner()
+    await before.run()
+    first = place.board.get("emea")
+    place.board.replace(listed)
+    after = place.runner(listed, before)
+    presented = (await before.keyring.look()).presented
+    await after.run()
+    second = place.board.get("emea")
+
+    assert "root_not_in_cacerts" in first.not_evaluated
+    assert "root_not_in_cacerts" not in second.not_evaluated
+    assert (await after.keyring.look()).presented is presented
+    assert after.keyring._rotation is before.keyring._rotation
+
+
+async def test_a_reload_that_changes_the_policy_keeps_what_was_seen_of_the_door(place):
+    before = place.runner()
+    await before.run()
+    door = dataclasses.replace(HANDSHAKE, server_chain=world().server_chain)
+    before.judge.judge(result(handshake=door, client_chain=()), None, now())
+    strict = dataclasses.replace(place.org, policy=Policy(expiry_warning=86400.0 * 10_000))
+    place.board.replace(strict)
+    await place.runner(strict, before).run()
+
+    found = {(v.rule, v.side) for v in place.board.get("emea").violations}
+    assert ("expiring", Side.SERVER) in found
 
 
 async def test_a_reload_while_the_file_is_half_written_keeps_the_good_pair(place):
@@ -333,16 +595,14 @@ async def test_lateness_of_a_cycle_does_not_put_off_the_next_login(place):
 # --- bugs of our own
 
 
-class BrokenJudge:
-    def trust(self, anchors):
-        pass
-
+class BrokenJudge(Judge):
     def judge(self, result, identity, now):
         raise ZeroDivisionError(f"{result} {identity} {now}")
 
 
-class FixedJudge(BrokenJudge):
-    def __init__(self, *violations):
+class FixedJudge(Judge):
+    def __init__(self, org, *violations):
+        super().__init__(org, shipped_tables())
         self.verdict = Verdict(Judgement(violations, ()), {})
 
     def judge(self, *_):
@@ -351,10 +611,10 @@ class FixedJudge(BrokenJudge):
 
 async def test_a_bug_in_judging_keeps_the_result_and_what_was_judged_before(place, logged):
     runner = place.runner()
-    runner._judge = FixedJudge(violation())
+    runner.judge = FixedJudge(place.org, violation())
     await runner.run()
     well = dict(place.bugs)
-    runner._judge = BrokenJudge()
+    runner.judge = BrokenJudge(place.org, shipped_tables())
     await runner.run()
     snapshot = place.board.get("emea")
 
@@ -368,7 +628,7 @@ async def test_a_bug_in_judging_keeps_the_result_and_what_was_judged_before(plac
 
 async def test_a_bug_in_a_rule_is_counted_once_for_each_judgement(place):
     runner = place.runner()
-    runner._judge = FixedJudge(violation(rule="internal"))
+    runner.judge = FixedJudge(place.org, violation(rule="internal"))
     for _ in range(3):
         await runner.run()
 

@@ -380,7 +380,7 @@ class Watch:
 
     async def everything_said(self, streams):
         """Return all that came out, by where it came out."""
-        known = [(result, self.board.get(result.org).violations) for result in self.results]
+        known = [(result, self.board.get(result.org).judgement) for result in self.results]
         return {
             **{f"log {name}": stream.getvalue() for name, stream in streams.items()},
             **await pages(self.board),

@@ -23,7 +23,8 @@ from boards import (
 )
 
 from agent.chain import role
-from agent.org import ClientIdentity, Endpoint, FromFile
+from agent.org import ClientIdentity, Endpoint, FromFile, Suppression
+from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Side
 from agent.reason import Reason
 from agent.result import (
@@ -41,6 +42,7 @@ from agent.result import (
 from agent.state import ProbeStatus, SeenChain, Standing
 
 MINUTE = timedelta(minutes=1)
+SUPPRESSED = Suppressed(violation(), Suppression("expiring", NOON, "renewed in March"))
 
 
 def recorded(*results, watched=None):
@@ -276,6 +278,7 @@ def test_the_judgement_of_the_last_cycle_replaces_the_one_before():
     made.record(
         result(),
         violations=[violation()],
+        suppressed=[SUPPRESSED],
         not_evaluated=["server_certificate_expiring"],
         deadlines={"soap_login_retirement": NOON},
         maintenance=True,
@@ -285,8 +288,11 @@ def test_the_judgement_of_the_last_cycle_replaces_the_one_before():
     after = made.get("emea")
 
     assert before.violations == (violation(),)
+    assert before.suppressed == (SUPPRESSED,)
     assert before.not_evaluated == ("server_certificate_expiring",)
+    assert before.judgement == Judgement(before.violations, before.not_evaluated, before.suppressed)
     assert before.maintenance
+    assert after.judgement == Judgement((), ())
     assert (after.violations, after.not_evaluated, after.maintenance) == ((), (), False)
     assert after.deadlines == before.deadlines == {"soap_login_retirement": NOON}
 

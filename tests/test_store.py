@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from making import world
 
 from agent.breaker import (
     MEMORY,
@@ -29,6 +30,7 @@ from agent.breaker import (
 from agent.reason import Reason
 from agent.result import SkipCause
 from agent.store import FILE_NAME, MIGRATIONS, Permit, Store, StoreError
+from agent.succession import Earlier, Past, Succession
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -566,6 +568,106 @@ def test_a_closed_store_is_a_store_error(store):
 
     with pytest.raises(StoreError, match="closed"):
         store.users()
+
+
+# --- what orgs presented
+
+VERSION_1 = """
+CREATE TABLE secret_key (key BLOB NOT NULL);
+CREATE TABLE login_user (user TEXT PRIMARY KEY, proven INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE login_attempt (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    place TEXT NOT NULL,
+    half_open INTEGER NOT NULL,
+    hold INTEGER NOT NULL,
+    expires_at INTEGER,
+    settled INTEGER NOT NULL
+);
+CREATE INDEX login_attempt_by_user ON login_attempt (user, at);
+CREATE TABLE login_refusal (
+    user TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    place TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    hold INTEGER NOT NULL,
+    released INTEGER NOT NULL,
+    PRIMARY KEY (user, digest, place)
+) WITHOUT ROWID;
+INSERT INTO secret_key VALUES (x'6b6579');
+INSERT INTO login_user VALUES ('ada@example.com', 0);
+INSERT INTO login_attempt (user, at, digest, place, half_open, hold, settled)
+    VALUES ('ada@example.com', 1795521600123456, 'a', 'acme.my.salesforce.com 64.0', 0, 0, 1);
+INSERT INTO login_refusal VALUES (
+    'ada@example.com', 'a', 'acme.my.salesforce.com 64.0', 1, 1795521600123456, 'invalid_login',
+    3600000000, 0
+);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_version_1_is_brought_up_to_date_and_forgets_nothing(tmp_path):
+    with sqlite3.connect(tmp_path / FILE_NAME) as old:
+        old.executescript(VERSION_1)
+    old.close()
+    store = Store.open(tmp_path / FILE_NAME)
+
+    assert ask(store, ADA, "a", NOON) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
+    assert store.pasts() == {}
+    store.keep_pasts({"emea": past()})
+    again = reopened(store, tmp_path)
+    assert again.pasts()["emea"].read() == past()
+    assert again.login_state(ADA).attempts == (NOON,)
+    again.close()
+
+
+def past(door="acme.my.salesforce.com:8443", **changes):
+    w = world()
+    server = Succession(
+        w.server_chain,
+        (Earlier(w.client_chain, NOON), Earlier(w.client_chain[:1], NOON - HOUR)),
+        NOON,
+    )
+    return Past(door, **({"client": Succession(w.client_chain), "server": server} | changes))
+
+
+def test_what_orgs_presented_is_read_as_it_was_kept(store, tmp_path):
+    kept = {"emea": past(), "apac": past("x:1", client=None), "amer": past(server=None)}
+    store.keep_pasts(kept)
+
+    again = reopened(store, tmp_path)
+
+    assert {org: found.read() for org, found in again.pasts().items()} == kept
+    again.close()
+
+
+def test_what_is_kept_of_an_org_takes_the_place_of_what_was_and_of_no_other(store):
+    store.keep_pasts({"emea": past(), "apac": past()})
+    store.keep_pasts({"emea": past(client=None)})
+
+    assert store.pasts()["emea"].read() == past(client=None)
+    assert store.pasts()["apac"].read() == past()
+
+
+def test_the_chains_that_servers_presented_last_are_found_by_org(store):
+    store.keep_pasts({"emea": past(), "apac": past(server=None), "amer": past()})
+    store._connection.execute("UPDATE presented SET der = x'3000' WHERE org = 'amer'")
+
+    assert store.server_chains() == {"emea": world().server_chain}
+    with pytest.raises(ValueError, match="asn1"):
+        store.pasts()["amer"].read()
+
+
+def test_a_batch_that_fails_keeps_what_was_there(store):
+    store.keep_pasts({"emea": past()})
+    with pytest.raises(AttributeError):
+        store.keep_pasts({"emea": past(client=None), "apac": None})
+
+    assert store.pasts()["emea"].read() == past()
 
 
 # --- digests

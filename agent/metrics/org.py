@@ -421,6 +421,19 @@ def _policy_violations(snapshot: Snapshot) -> Iterator[_Sample]:
 
 
 @_family(
+    "sfmtls_policy_suppressed",
+    Kind.GAUGE,
+    ("rule", "severity", "side"),
+    emitted="only while the rule is violated and that is suppressed",
+)
+def _policy_suppressed(snapshot: Snapshot) -> Iterator[_Sample]:
+    """1 for each rule that is violated now, as the configuration says it may; side as above."""
+    found = (suppressed.violation for suppressed in snapshot.suppressed)
+    for labels in dict.fromkeys((v.rule, v.severity, v.side) for v in found):
+        yield labels, 1
+
+
+@_family(
     "sfmtls_policy_not_evaluated",
     Kind.GAUGE,
     ("rule",),
