@@ -156,6 +156,7 @@ async def test_the_json_of_probe_has_the_promised_shape(fleet):
         "probes",
         "certificates",
         "violations",
+        "suppressed",
     ]
     assert (emea["org"], emea["healthy"], emea["client_auth"]) == ("emea", True, "accepted")
     assert emea["tls_version"] == "TLSv1.3"
@@ -480,6 +481,7 @@ def usage(*words):
         ("check",),
         ("probe",),
         ("inspect",),
+        ("rehearse",),
         ("forecast",),
         ("rules",),
         ("reasons",),
