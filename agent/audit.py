@@ -255,12 +255,7 @@ def _audit_as_json(found: Audit) -> dict[str, Any]:
         "roots": _roots_as_json(analysis) if analysis else [],
         "violations": [report.violation(v) for v in judgement.violations] if judgement else [],
         "suppressed": [
-            report.violation(known.violation)
-            | {
-                "until": report.moment(known.suppression.until),
-                "reason": known.suppression.reason,
-            }
-            for known in (judgement.suppressed if judgement else ())
+            report.suppressed(known) for known in (judgement.suppressed if judgement else ())
         ],
         "not_evaluated": list(judgement.not_evaluated) if judgement else [],
     }

@@ -111,10 +111,10 @@ def check(config: Path) -> None:
     certificate is shown too, but does not change the exit code.
     """
     from agent import terminal
-    from agent.inspection import inspect
+    from agent.inspection import inspect_all
 
     settings = _settings(config)
-    inspections = [inspect(org, os.environ) for org in settings.orgs.values()]
+    inspections = inspect_all(list(settings.orgs.values()), os.environ)
     terminal.print_inspections(inspections)
     if any(inspection.problems for inspection in inspections):
         sys.exit(EX_CONFIG)
@@ -151,7 +151,7 @@ def probe(
     with terminal.progress(len(chosen), shown=not as_json) as advance:
         seen = asyncio.run(once.probe(settings, chosen, login=login, advance=advance))
     if as_json:
-        cycles = [report.cycle(result, violations) for result, violations in seen]
+        cycles = [report.cycle(result, judgement) for result, judgement in seen]
         click.echo(json.dumps(cycles, indent=2, ensure_ascii=False))
     else:
         terminal.print_cycles(seen, everything=everything)
@@ -302,13 +302,17 @@ def forecast(config: Path, *, months: int, as_json: bool, ics: Path | None) -> N
     from datetime import UTC, datetime
 
     from agent import offline
-    from agent.known import known
+    from agent.known import known, last_server_chains
     from agent.policy.tables import shipped_tables
 
     if as_json and ics is not None:
         raise click.UsageError("--json and --ics exclude each other")
     settings = _settings(config)
-    found, problems = known(settings.orgs.values(), {}, shipped_tables(), os.environ)
+    chains = last_server_chains(settings.agent)
+    if isinstance(chains, str):
+        click.echo(f"servers' certificates are left out: {chains}", err=True)
+        chains = {}
+    found, problems = known(settings.orgs.values(), chains, shipped_tables(), os.environ)
     now = datetime.now(UTC)
     sys.exit(
         offline.show_forecast(found, problems, months=months, as_json=as_json, ics=ics, now=now)

@@ -10,8 +10,9 @@ from agent import credentials, identity
 from agent.config import key_path, secrets_of
 from agent.credentials import CredentialError
 from agent.identity import Identity, IdentityError
-from agent.judge import Files, Judge, accepted_roots_of, anchors_of
+from agent.judge import Files, Judge, anchors_of
 from agent.leaves import Leaves
+from agent.listing import read_lists
 from agent.org import Org
 from agent.policy import Judgement
 from agent.policy.rule import OtherOrg
@@ -75,9 +76,9 @@ def _inspection(
         for key, source in secrets
         if credentials.is_exposed(source, environ=environ)
     ]
-    roots = accepted_roots_of(org.policy)
-    if isinstance(roots, str):
-        warnings.append(f"{key_path(('orgs', org.name, 'policy', 'accepted_roots'))}: {roots}")
+    lists = read_lists(org.policy)
+    for name, why in lists.problems.items():
+        warnings.append(f"{key_path(('orgs', org.name, 'policy', name))}: {why}")
     if isinstance(found, Failure):
         problems.append(found.detail or str(found))
         return Inspection(org, None, tuple(problems), tuple(warnings), Judgement((), ()))
@@ -89,7 +90,7 @@ def _inspection(
     judge.read(
         Files(
             anchors_of(org.trust),
-            None if isinstance(roots, str) else roots,
+            lists,
             credentials.protection(org.identity.private_key),
         )
     )

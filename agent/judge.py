@@ -7,8 +7,9 @@ while later cycles fail: a violation must not vanish because the network does.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,8 @@ from agent.certificate import Certificate
 from agent.chain import Anchors, read_chain
 from agent.credentials import Protection
 from agent.identity import Identity
-from agent.org import Org, Policy, TrustAnchors
+from agent.listing import Lists
+from agent.org import Org, RevocationCheck, TrustAnchors
 from agent.policy import Judgement, deadlines, evaluate
 from agent.policy.rule import Evidence, OtherOrg, PrivateKey, Revocation, Thresholds
 from agent.policy.tables import Tables, shipped_anchors
@@ -34,13 +36,12 @@ _SKEW_STEP: Final = 10.0
 class Files:
     """What the operator's files tell beside certificate and key themselves.
 
-    `accepted_roots` are the fingerprints of the roots that the server is known to accept, None when
-    there is no such list; `key` is how the private key's file is protected, None when it is not a
-    file; `problem` says why a changed certificate or key is not in use.
+    `key` is how the private key's file is protected, None when it is not a file; `problem` says why
+    a changed certificate or key is not in use.
     """
 
     anchors: Anchors
-    accepted_roots: frozenset[str] | None = None
+    lists: Lists = field(default_factory=Lists)
     key: Protection | None = None
     problem: str | None = None
 
@@ -87,7 +88,8 @@ class Judge:
         self._seen = replace(
             self._seen,
             anchors=files.anchors,
-            accepted_roots=files.accepted_roots,
+            accepted_roots=files.lists.accepted_roots,
+            uploaded=files.lists.uploaded,
             identity_problem=files.problem,
         )
 
@@ -118,18 +120,20 @@ class Judge:
     def judge(self, result: ProbeResult, identity: Identity | None, now: datetime) -> Verdict:
         """Take in one cycle and return the verdict as of `now`."""
         self._seen = taken_in(self._seen, result, identity, self._key)
-        hour = now.replace(minute=0, second=0, microsecond=0)
-        rests_on = (self._seen, hour, _over(self._seen, now))
+        rests_on = (self._seen, self._hour(now), _over(self._seen, now))
         if self._verdict is None or rests_on != self._judged:
             evidence = replace(self._seen, now=now)
             self._verdict = Verdict(evaluate(evidence), deadlines(evidence))
             self._judged = rests_on
         return self._verdict
 
+    def _hour(self, now: datetime) -> datetime:
+        """Return when this org's present hour began: not all orgs' begin at once."""
+        phase = timedelta(seconds=zlib.crc32(self._org.name.encode()) % 3600)
+        return (now - phase).replace(minute=0, second=0, microsecond=0)
 
-def basis(
-    org: Org, tables: Tables, anchors: Anchors, accepted_roots: frozenset[str] | None = None
-) -> Evidence:
+
+def basis(org: Org, tables: Tables, anchors: Anchors, lists: Lists | None = None) -> Evidence:
     """Return what an Org alone tells, with nothing seen yet; `now` is long before anything."""
     return Evidence(
         now=_NEVER,
@@ -141,7 +145,8 @@ def basis(
         port=org.endpoint.port,
         api_version=org.api_version,
         soap_login=org.login is not None,
-        accepted_roots=accepted_roots,
+        accepted_roots=lists.accepted_roots if lists else None,
+        uploaded=lists.uploaded if lists else None,
         profile=org.policy.profile,
         thresholds=Thresholds(
             _seconds(org.policy.expiry_warning), _seconds(org.policy.expiry_critical)
@@ -217,6 +222,10 @@ def _inherited(fresh: Evidence, seen: Evidence, now: Org, before: Org) -> Eviden
         )
     if now.policy.accepted_roots == before.policy.accepted_roots:
         fresh = replace(fresh, accepted_roots=seen.accepted_roots)
+    if now.policy.uploaded == before.policy.uploaded:
+        fresh = replace(fresh, uploaded=seen.uploaded)
+    if now.policy.revocation is RevocationCheck.OFF:
+        return fresh
     return replace(fresh, revocation=seen.revocation)
 
 
@@ -247,8 +256,9 @@ def _coarse(skew: float | None, before: float | None) -> float | None:
 
 
 def _over(seen: Evidence, now: datetime) -> int:
-    """Count the moments in the certificates that are past: each one passing changes the verdict."""
-    return sum((c.not_before <= now) + (c.not_after <= now) for c in _shown(seen))
+    """Count the moments that are past and matter: each one passing changes the verdict."""
+    over = sum((c.not_before <= now) + (c.not_after <= now) for c in _shown(seen))
+    return over + sum(suppression.until <= now for suppression in seen.suppressions)
 
 
 def anchors_of(trust: TrustAnchors) -> Anchors:
@@ -265,29 +275,6 @@ def anchors_of(trust: TrustAnchors) -> Anchors:
 @lru_cache(maxsize=64)
 def _with_operators(content: bytes) -> Anchors:
     return shipped_anchors(read_chain(content).certificates if content else ())
-
-
-def accepted_roots_of(policy: Policy) -> frozenset[str] | str | None:
-    """Return the fingerprints in the file `accepted_roots`, or why it cannot be used.
-
-    None when there is no such file. One that can be read in part is of no use: a root would seem
-    not to be accepted because its block is damaged, or not written yet.
-    """
-    if policy.accepted_roots is None:
-        return None
-    try:
-        listed = _listed(Path(policy.accepted_roots).read_bytes())
-    except OSError as error:
-        return f"{policy.accepted_roots} cannot be read: {error.strerror}"
-    return listed if isinstance(listed, frozenset) else f"{policy.accepted_roots}: {listed}"
-
-
-@lru_cache(maxsize=64)
-def _listed(content: bytes) -> frozenset[str] | str:
-    file = read_chain(content)
-    if file.problems:
-        return "; ".join(file.problems)
-    return frozenset(certificate.fingerprint_sha256 for certificate in file.certificates)
 
 
 def _seconds(seconds: float | None) -> timedelta | None:

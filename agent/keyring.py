@@ -21,7 +21,8 @@ from weakref import WeakValueDictionary
 from agent import credentials
 from agent.credentials import Protection
 from agent.identity import Identity, Rotation
-from agent.judge import Files, accepted_roots_of, anchors_of
+from agent.judge import Files, anchors_of
+from agent.listing import read_lists
 from agent.org import Endpoint, Org, TlsVersion, TrustAnchors
 from agent.probe.tls import client_context
 from agent.reason import Reason
@@ -51,8 +52,8 @@ class Look:
     `presented` is what to use now, a Failure only if there never was anything; `files` is what the
     policy is to know of them, None while they were never read. The rest is news: `renewed` tells
     that another pair than before is in use, `refused` why a changed one is not, `distrusted` why a
-    changed trust file is not, `unlisted` why the accepted roots are not known, and `slow` that
-    reading hangs.
+    changed trust file is not, `unlisted` which lists of the operator's are not known, and `slow`
+    that reading hangs.
     """
 
     presented: Presented | Failure
@@ -108,7 +109,7 @@ class Keyring:
         self._made_from: tuple[Identity, _Stamp] | None = None
         self._fresh: tuple[Identity, SSLContext] | None = None
         self._files: Files | None = None
-        self._files_from: tuple[_Stamp, _Stamp] = None, None
+        self._files_from: tuple[_Stamp, ...] = ()
         self._protection: Protection | None = None
         self._unlisted: str | None = None
         self._distrusted: Failure | None = None
@@ -124,7 +125,7 @@ class Keyring:
             return Keyring(org, self._environ, self._bare)
         if _tls_settings(org) != _tls_settings(self._org):
             return Keyring(org, self._environ, self._bare, self._rotation)
-        if org.policy.accepted_roots != self._org.policy.accepted_roots:
+        if _listed(org) != _listed(self._org):
             successor = Keyring(org, self._environ, self._bare, self._rotation)
             successor._presented, successor._made_from = self._presented, self._made_from
             return successor
@@ -173,22 +174,20 @@ class Keyring:
         )
 
     def _read_others(self, stamp: _Stamp) -> tuple[Files, str | None]:
-        """Return what the files tell beside the pair, and why the accepted roots are not known."""
+        """Return what the files tell beside the pair, and which lists are not known."""
         org, known = self._org, self._files
-        stamps = stamp, _stamp(org.policy.accepted_roots)
-        unlisted = self._unlisted
-        if known is None or stamps != self._files_from or unlisted is not None:
-            roots = accepted_roots_of(org.policy)
-            unlisted = roots if isinstance(roots, str) else None
-            anchors, accepted = anchors_of(org.trust), None if isinstance(roots, str) else roots
+        stamps = stamp, *map(_stamp, _listed(org))
+        if known is None or stamps != self._files_from or known.lists.problems:
+            anchors, lists = anchors_of(org.trust), read_lists(org.policy)
             self._files_from = stamps
         else:
-            anchors, accepted = known.anchors, known.accepted_roots
+            anchors, lists = known.anchors, known.lists
         # A key file that is gone leaves what is known of it, as it leaves the key.
         self._protection = credentials.protection(org.identity.private_key) or self._protection
         failure = self._rotation.last_failure if self._rotation.current else None
         problem = (failure.detail or str(failure)) if failure else None
-        return Files(anchors, accepted, self._protection, problem), unlisted
+        unlisted = "; ".join(lists.problems.values()) or None
+        return Files(anchors, lists, self._protection, problem), unlisted
 
     def _accept(self, identity: Identity) -> Failure | None:
         """Make the context of a new pair; Failure if it is the pair that OpenSSL refuses."""
@@ -220,6 +219,10 @@ class Keyring:
 
 def _tls_settings(org: Org) -> tuple[TlsVersion, TlsVersion, TrustAnchors]:
     return org.endpoint.tls_min, org.endpoint.tls_max, org.trust
+
+
+def _listed(org: Org) -> tuple[str | None, ...]:
+    return org.policy.accepted_roots, org.policy.uploaded
 
 
 def _stamp(file: str | None) -> _Stamp:

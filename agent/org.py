@@ -205,13 +205,15 @@ class Policy:
 
     `profile` names one of the policy tables' profiles. The notice periods are for leaf
     certificates, in seconds; None leaves the rule's own. `accepted_roots` is a PEM file of the
-    roots that the server is known to accept.
+    roots that the server is known to accept, `uploaded` one of the client certificates that were
+    uploaded to the org.
     """
 
     profile: str = "salesforce"
     expiry_warning: float | None = None
     expiry_critical: float | None = None
     accepted_roots: str | None = None
+    uploaded: str | None = None
     revocation: RevocationCheck = RevocationCheck.OFF
     suppressions: tuple[Suppression, ...] = ()
 

@@ -19,8 +19,9 @@ from agent.config import Settings
 from agent.credentials import CredentialError, Protection, Secret
 from agent.gate import Gate
 from agent.identity import Identity, IdentityError
-from agent.judge import accepted_roots_of, anchors_of, basis, taken_in
+from agent.judge import anchors_of, basis, taken_in
 from agent.leaves import Leaves
+from agent.listing import read_lists
 from agent.login.flow import LoginMethod
 from agent.org import ClientIdentity, Org
 from agent.policy import evaluate
@@ -54,7 +55,7 @@ async def rehearse(
         )
     finally:
         if services is not None:
-            close_services(services)
+            await close_services(services)
     at = now()
     bench = _Bench(settings, org, at, environ)
     before = in_use.identity.chain if isinstance(in_use, _Pair) else None
@@ -154,13 +155,8 @@ class _Bench:
     def __init__(
         self, settings: Settings, org: Org, at: datetime, environ: Mapping[str, str]
     ) -> None:
-        accepted = accepted_roots_of(org.policy)
-        base = basis(
-            org,
-            shipped_tables(),
-            anchors_of(org.trust),
-            accepted if isinstance(accepted, frozenset) else None,
-        )
+        lists = read_lists(org.policy)
+        base = basis(org, shipped_tables(), anchors_of(org.trust), lists)
         self._org = org
         self._base = replace(base, now=at)
         self._leaves = Leaves()

@@ -642,6 +642,7 @@ def example_with_every_setting_made(tmp_path: Path) -> Path:
     text = re.sub(r"^#(?=[a-z[])", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     write(tmp_path / "server-roots.pem", PEM)
     write(tmp_path / "accepted-roots.pem", PEM)
+    write(tmp_path / "uploaded.pem", PEM)
     return write(tmp_path / "config.toml", text)
 
 
@@ -663,6 +664,7 @@ def test_the_example_loads_with_every_setting_made_and_shows_the_defaults(tmp_pa
         expiry_warning=30 * 86400.0,
         expiry_critical=14 * 86400.0,
         accepted_roots=str(tmp_path / "accepted-roots.pem"),
+        uploaded=str(tmp_path / "uploaded.pem"),
         revocation=plain.policy.revocation,
         suppressions=emea.policy.suppressions,
     )

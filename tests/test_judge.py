@@ -1,5 +1,6 @@
 """What an org alone tells, what its cycles add, when it is judged anew, and what a reload keeps."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,8 @@ from making import HOST, NOW, world
 from agent.certificate import SERVER_AUTH
 from agent.credentials import Protection, Secret
 from agent.identity import Identity
-from agent.judge import Files, Judge, accepted_roots_of, basis
+from agent.judge import Files, Judge, basis
+from agent.listing import Lists
 from agent.org import (
     ClientIdentity,
     Endpoint,
@@ -69,7 +71,7 @@ def test_the_basis_is_all_that_an_org_tells_and_nothing_that_was_seen(w):
         endpoint=Endpoint(HOST, 9443, server_name="other.example.com"),
         policy=Policy("chrome-1.8", 90.0, 30.0, suppressions=(SUPPRESSION,)),
     )
-    found = basis(watched, shipped_tables(), w.anchors, frozenset({"00"}))
+    found = basis(watched, shipped_tables(), w.anchors, Lists(frozenset({"00"}), frozenset({"11"})))
 
     assert (found.org, found.host, found.port) == ("emea", HOST, 9443)
     assert found.server_name == "other.example.com"
@@ -77,7 +79,7 @@ def test_the_basis_is_all_that_an_org_tells_and_nothing_that_was_seen(w):
     assert found.profile == "chrome-1.8"
     assert found.thresholds == Thresholds(timedelta(seconds=90), timedelta(seconds=30))
     assert found.suppressions == (SUPPRESSION,)
-    assert found.accepted_roots == {"00"}
+    assert (found.accepted_roots, found.uploaded) == ({"00"}, {"11"})
     assert (found.client_chain, found.server_chain, found.client_auth) == (None, None, None)
 
 
@@ -141,48 +143,10 @@ def test_why_a_changed_file_is_not_in_use_is_a_finding_until_it_is_mended():
     assert "client_file_changed" not in rules(mended)
 
 
-def roots(folder, content):
-    file = folder / "accepted.pem"
-    file.write_bytes(content)
-    return Policy(accepted_roots=str(file))
-
-
-def test_accepted_roots_are_the_fingerprints_of_the_file(w, tmp_path):
-    both = (w.clients.root, w.chrome.root)
-
-    assert accepted_roots_of(Policy()) is None
-    assert accepted_roots_of(roots(tmp_path, b"".join(root.pem for root in both))) == {
-        root.facts.fingerprint_sha256 for root in both
-    }
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (lambda _: b"", "neither PEM nor DER"),
-        (lambda w: w.clients.root.pem + w.chrome.root.pem[:200], "block 2: it begins and never"),
-        (lambda w: w.clients.root.pem.replace(b"MII", b"AAA"), "block 1: not a certificate"),
-    ],
-)
-def test_accepted_roots_that_can_be_read_in_part_are_none_and_it_is_said_why(
-    content, why, w, tmp_path
-):
-    found = accepted_roots_of(roots(tmp_path, content(w)))
-
-    assert str(found).startswith(f"{tmp_path}/accepted.pem: ")
-    assert why in found
-
-
-def test_a_missing_list_of_accepted_roots_is_named(tmp_path):
-    found = accepted_roots_of(Policy(accepted_roots=str(tmp_path / "absent")))
-
-    assert found == f"{tmp_path}/absent cannot be read: No such file or directory"
-
-
 @pytest.mark.parametrize("listed", [None, "chrome", "clients"])
 def test_the_rule_about_accepted_roots_speaks_only_when_there_is_a_list(w, listed):
     accepted = listed and frozenset({getattr(w, listed).root.facts.fingerprint_sha256})
-    judgement = judge_of(accepted_roots=accepted).judge(shown(), None, NOW).judgement
+    judgement = judge_of(lists=Lists(accepted_roots=accepted)).judge(shown(), None, NOW).judgement
 
     assert ("root_not_in_cacerts" in judgement.not_evaluated) is (listed is None)
     assert ("root_not_in_cacerts" in {v.rule for v in judgement.violations}) is (listed == "chrome")
@@ -223,7 +187,7 @@ ANOTHER = OtherOrg("apac", OTHER_CHAIN[0].fingerprint_sha256, "00")
         (lambda judge: judge.read(Files(world().anchors)), timedelta()),
         (lambda judge: judge.compare((), None, None), timedelta()),
         (lambda judge: judge.revocation({}), timedelta()),
-        (lambda _: None, timedelta(minutes=59)),
+        (lambda _: None, timedelta(minutes=1)),
     ],
     ids=["files", "others", "revocation", "time"],
 )
@@ -237,11 +201,44 @@ def test_a_cycle_that_shows_what_the_last_one_did_is_not_judged(change, after):
     assert judge.judge(shown(at=NOW + after, clock_skew=1.0), None, NOW + after) is first
 
 
+def moments_of_judging(name, minutes):
+    """Judge once a minute and return after how many of them the verdict was a new one."""
+    judge = Judge(replace(EMEA, name=name), shipped_tables(), world().anchors)
+    found, last = [], None
+    for minute in range(minutes):
+        verdict = judge.judge(shown(), None, NOW + timedelta(minutes=minute))
+        if verdict is not last:
+            found.append(minute)
+        last = verdict
+    return found
+
+
+def test_an_unchanged_org_is_judged_once_an_hour_and_not_all_of_them_at_once():
+    found = {name: moments_of_judging(name, 181) for name in ("emea", "apac", "amer")}
+
+    for minutes in found.values():
+        assert len(minutes) == 4
+        assert [b - a for a, b in itertools.pairwise(minutes[1:])] == [60, 60]
+    assert len({minutes[1] for minutes in found.values()}) == 3
+
+
+def test_a_suppression_ends_at_its_moment_and_not_at_the_next_hour():
+    until = NOW + timedelta(minutes=7)
+    known = replace(SUPPRESSION, until=until)
+    judge = judge_of(replace(EMEA, policy=Policy(suppressions=(known,))))
+
+    before = judge.judge(shown(), None, until - timedelta(seconds=1))
+    after = judge.judge(shown(), None, until)
+
+    assert (suppressed(before), suppressed(after)) == ({"root_private"}, set())
+    assert "root_private" in rules(after)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda judge: judge.read(Files(world().anchors, problem="half written")),
-        lambda judge: judge.read(Files(world().anchors, accepted_roots=frozenset())),
+        lambda judge: judge.read(Files(world().anchors, Lists(accepted_roots=frozenset()))),
         lambda judge: judge.compare((ANOTHER,), None, None),
         lambda judge: judge.compare((), OTHER_CHAIN, None),
         lambda judge: judge.compare((), None, world().chrome.chain(HOST, eku=(SERVER_AUTH,))),

@@ -165,6 +165,7 @@ def _policy(table: PolicyTable) -> Policy:
         expiry_warning=table.expiry_warning,
         expiry_critical=table.expiry_critical,
         accepted_roots=table.accepted_roots,
+        uploaded=table.uploaded,
         revocation=table.revocation or ORG.policy.revocation,
         suppressions=tuple(_suppression(suppression) for suppression in table.suppress or ()),
     )

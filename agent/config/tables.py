@@ -233,10 +233,14 @@ class PolicyTable(Table):
         default=None,
         description="A PEM file of the roots that the server accepts, as in its cacerts.jsp.",
     )
+    uploaded: TrustFile | None = Field(
+        default=None,
+        description="A PEM file of the client certificates that were uploaded to the org.",
+    )
     revocation: Annotated[RevocationCheck, Choice] | None = Field(
         default=None,
         description="Whom to ask about revocation: off, crl or crl+ocsp; the latter two make HTTP "
-        "requests to the authorities named in the certificates.",
+        "requests to the authorities named in the certificates, directly and not by the proxy.",
     )
     suppress: Annotated[list[SuppressionTable], BeforeValidator(tables)] | None = Field(
         default=None,
