@@ -14,4 +14,5 @@ class Component(StrEnum):
     CYCLE = "cycle"
     POLICY = "policy"
     RELOAD = "reload"
+    REVOCATION = "revocation"
     WEB = "web"

@@ -134,7 +134,7 @@ class Daemon:
             )
         except BaseException:
             await self._schedule.drain(0)
-            close_services(self._services)
+            await close_services(self._services)
             raise
         self._instruments.config_loaded(now())
         interval = systemd.watchdog_interval(self._environ)
@@ -142,6 +142,7 @@ class Daemon:
             # The beat comes from the schedule itself, so that a stuck schedule is not fed.
             self._schedule.beat(interval / 2, self._notifier.watchdog)
         self._schedule.start()
+        self._services.revocation.start()
         self._notifier.ready()
         self._say_status()
         _log.info(
@@ -188,7 +189,7 @@ class Daemon:
         try:
             await self._web.stop()
         finally:
-            close_services(self._services)
+            await close_services(self._services)
         _log.info("stopped", cancelled=drained.cancelled, never_began=drained.never_began)
 
     async def reload(self) -> bool:

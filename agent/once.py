@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from agent import breaker
 from agent.breaker import Limits
 from agent.config import Settings
-from agent.org import Org
+from agent.org import Org, RevocationCheck
 from agent.policy import Judgement
 from agent.reason import Reason
 from agent.result import ProbeResult
-from agent.runner import OrgRunner
+from agent.runner import OrgRunner, Services
 from agent.services import close_services, now, open_services
 from agent.store import FILE_NAME, Store
 
@@ -58,9 +58,32 @@ async def probe(
         runners = [OrgRunner(org, services) for org in wanted]
         # Whether orgs share a certificate is known when all of them have been looked at.
         await asyncio.gather(*map(look, runners))
-        return list(await asyncio.gather(*map(cycle, runners)))
+        services.revocation.start()
+        return await _settled(services, runners, await asyncio.gather(*map(cycle, runners)))
     finally:
-        close_services(services)
+        await close_services(services)
+
+
+async def _settled(
+    services: Services, runners: Sequence[OrgRunner], seen: Sequence[Seen]
+) -> list[Seen]:
+    """Wait for what is asked about revocation, which the daemon's next cycle would find there."""
+
+    def again() -> list[Seen]:
+        return [
+            (result, known if _asks_nobody(runner.org) else runner.judged_again(result))
+            for runner, (result, known) in zip(runners, seen, strict=True)
+        ]
+
+    if all(_asks_nobody(runner.org) for runner in runners):
+        return list(seen)
+    again()  # to judge is to ask
+    await services.revocation.settled()
+    return again()
+
+
+def _asks_nobody(org: Org) -> bool:
+    return org.policy.revocation is RevocationCheck.OFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,15 @@ from agent.history import History
 from agent.judge import Judge, Verdict, anchors_of
 from agent.keyring import BareContexts, Keyring, Look
 from agent.leaves import Leaves
-from agent.org import Org, TrustAnchors
+from agent.org import Org, RevocationCheck, TrustAnchors
 from agent.policy import Judgement
 from agent.policy.tables import Tables
 from agent.probe import Keys, Plan
 from agent.probe.dns import Resolver
 from agent.reason import Reason
 from agent.result import Failure, Probe, ProbeResult, SkipCause, Skipped
+from agent.revocation import RevocationWatch, pairs
+from agent.revocation.watch import Pair
 from agent.state import Board, Standing, Transition
 
 
@@ -43,6 +45,7 @@ class Services:
     board: Board
     resolver: Resolver
     gatekeeper: Gatekeeper
+    revocation: RevocationWatch
     tables: Tables
     environ: Mapping[str, str]
     now: Callable[[], datetime]
@@ -74,11 +77,13 @@ class OrgRunner:
             self.judge = Judge(org, services.tables, anchors_of(TrustAnchors()))
             self.keyring = Keyring(org, services.environ, services.bare)
             self.tried: dict[Probe, float] = {}
+            self.revocable: tuple[Pair, ...] = ()
         else:
             self.judge = before.judge.succeeded_by(org)
             self.keyring = before.keyring.succeeded_by(org)
             # The same one: a cycle of the old runner may be under way.
             self.tried = before.tried
+            self.revocable = before.revocable
         self._log = structlog.get_logger(__name__).bind(org=org.name)
 
     async def run(self, late: float = 0.0) -> ProbeResult:
@@ -154,6 +159,9 @@ class OrgRunner:
             return self._known_judgement(), None
         if verdict is not self._verdict:
             self._verdict = verdict
+            # Not in every cycle: it checks signatures.
+            asks = self.org.policy.revocation is not RevocationCheck.OFF
+            self.revocable = pairs(self.judge.seen) if asks else ()
             for violation in verdict.judgement.violations:
                 if violation.rule == "internal":
                     self._log.error("a bug in a rule of the policy", detail=violation.message)
@@ -169,7 +177,18 @@ class OrgRunner:
         judge.compare(
             services.leaves.sharing(self.org), past.client_before(), past.server_before(now)
         )
+        self._take_answers()
         return judge.judge(result, identity, now)
+
+    def judged_again(self, result: ProbeResult) -> Judgement:
+        """Judge the last cycle with what became known of revocation since."""
+        self._take_answers()
+        return self.judge.judge(result, None, self._services.now()).judgement
+
+    def _take_answers(self) -> None:
+        answers = self._services.revocation.answers(self.revocable, self.org.policy.revocation)
+        if answers:
+            self.judge.revocation(answers)
 
     def _known_judgement(self) -> Judgement:
         known = self._services.board.get(self.org.name)
@@ -193,7 +212,7 @@ class OrgRunner:
         if look.distrusted is not None:
             self._log.warning("trust store cannot be used", failure=str(look.distrusted), kept=kept)
         if look.unlisted is not None:
-            self._log.warning("accepted roots are not known", failure=look.unlisted)
+            self._log.warning("a list of the policy cannot be used", failure=look.unlisted)
         if look.slow:
             self._log.warning("certificate, key or trust file cannot be read in time", kept=kept)
         if look.renewed and not isinstance(look.presented, Failure):

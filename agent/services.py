@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from agent.history import History
 from agent.leaves import Leaves
 from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
+from agent.revocation import RevocationChecker, RevocationWatch
 from agent.runner import Services
 from agent.state import Board
 from agent.store import FILE_NAME, KeptPast, Store, StoreError
@@ -47,6 +49,9 @@ def open_services(
         board=board,
         resolver=Resolver(settings.resolver_threads),
         gatekeeper=gatekeeper,
+        revocation=RevocationWatch(
+            RevocationChecker(), now, bug=partial(internal_error, Component.REVOCATION)
+        ),
         tables=shipped_tables(),
         environ=environ,
         now=now,
@@ -57,8 +62,9 @@ def open_services(
     )
 
 
-def close_services(services: Services) -> None:
+async def close_services(services: Services) -> None:
     """Finish what was asked of the store and give it back; look-ups under way just end."""
+    await services.revocation.aclose()
     services.gatekeeper.close()
 
 

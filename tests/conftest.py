@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import AsyncIterator
 
 import pytest
+from revoking import Library, serving
 
 
 def require_program(name: str) -> str:
@@ -15,3 +17,13 @@ def require_program(name: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+async def library() -> AsyncIterator[Library]:
+    """Serve what an authority publishes on loopback."""
+    found = Library()
+    found.gate.set()
+    async with serving(found.serve) as found.port:
+        yield found
+        found.gate.set()

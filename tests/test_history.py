@@ -238,7 +238,7 @@ async def found(fleet):
     result = await OrgRunner(watched, services).run()
     if services.history._writing is not None:
         await services.history._writing
-    close_services(services)
+    await close_services(services)
     assert result.healthy, repr(result)
     violations = services.board.get("emea").violations
     return {violation.rule for violation in violations if violation.side is Side.SERVER}

@@ -21,7 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from making import world
+from making import hierarchy, world
+from revoking import crl, permit_all, points
 
 from agent import once
 from agent.component import Component
@@ -38,6 +39,7 @@ from agent.org import (
     FromFile,
     Org,
     Policy,
+    RevocationCheck,
     TlsVersion,
     TrustAnchors,
 )
@@ -47,6 +49,7 @@ from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.reason import Reason
 from agent.result import Failure, Probe
+from agent.revocation import RevocationChecker, RevocationWatch
 from agent.runner import OrgRunner, Services
 from agent.services import close_services, open_services
 from agent.simulator.pki import ClientCertificate, Pki
@@ -91,6 +94,7 @@ class Place:
             board=self.board,
             resolver=Resolver(1),
             gatekeeper=Gatekeeper(None, Hold(), os.environ, now),
+            revocation=RevocationWatch(RevocationChecker(permitted=permit_all), now),
             tables=shipped_tables(),
             environ=os.environ,
             now=now,
@@ -337,9 +341,9 @@ async def test_the_list_of_accepted_roots_is_read_again_when_it_changes(place):
     file.write_bytes(place.pki.servers.root_pem() + Pki.create(now()).servers.root_pem())
     longer = await keyring.look()
 
-    assert len(first.files.accepted_roots) == 1
-    assert same.files.accepted_roots is first.files.accepted_roots
-    assert len(longer.files.accepted_roots) == 2
+    assert len(first.files.lists.accepted_roots) == 1
+    assert same.files.lists.accepted_roots is first.files.lists.accepted_roots
+    assert len(longer.files.lists.accepted_roots) == 2
     assert [look.unlisted for look in (first, same, longer)] == [None] * 3
 
 
@@ -353,7 +357,7 @@ async def test_a_list_that_cannot_be_read_is_told_once_stops_nothing_and_heals(p
         result = await runner.run()
         judged.append("root_not_in_cacerts" not in place.board.get("emea").not_evaluated)
 
-    told = [e["failure"] for e in logged if e["event"] == "accepted roots are not known"]
+    told = [e["failure"] for e in logged if e["event"] == "a list of the policy cannot be used"]
     assert judged == [False, False, False, True]
     assert told == [
         f"{file} cannot be read: No such file or directory",
@@ -450,7 +454,7 @@ async def test_a_renewal_that_lost_its_purpose_is_told_over_a_restart_and_a_look
         await OrgRunner(place.org, services).run()
         if services.history._writing is not None:
             await services.history._writing
-        close_services(services)
+        await close_services(services)
         return services.board.get("emea").judgement
 
     async def look():
@@ -660,3 +664,81 @@ async def test_a_bug_in_one_orgs_cycle_leaves_the_others_in_the_probe_command(pl
     reasons = [result.outcomes[Probe.HANDSHAKE].reason for result, _ in seen]
     assert reasons == [Reason.INTERNAL, Reason.TCP_REFUSED]
     assert sorted(done) == ["cursed", "emea"]
+
+
+# --- revocation
+
+
+@pytest.fixture
+async def watching(place):
+    place.services.revocation.start()
+    yield place.services.revocation
+    await place.services.revocation.aclose()
+
+
+async def revocable(place, library, authority, *, revoked):
+    """Deploy a certificate whose authority publishes a list, which has it or not."""
+    made = authority.leaf(extensions=(points(library.url("/ca.crl")),))
+    serials = [made.parsed.serial_number] if revoked else []
+    soon, lately = now() + timedelta(days=1), now() - timedelta(days=1)
+    library.publish(
+        "/ca.crl",
+        crl(authority.intermediate, *serials, this_update=lately, next_update=soon),
+    )
+    key = made.key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    place.file.write_bytes(made.pem + authority.intermediate.pem + key)
+    asks = Policy(revocation=RevocationCheck.CRL)
+    place.org = dataclasses.replace(place.org, policy=asks)
+
+
+def rules(place):
+    return {violation.rule for violation in place.board.get("emea").violations}
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+async def test_a_cycle_does_not_wait_for_the_list_and_the_next_one_knows(
+    place, watching, library, revoked
+):
+    await revocable(place, library, hierarchy("Revoking"), revoked=revoked)
+    library.gate.clear()
+    runner = place.runner()
+
+    await runner.run()
+    await runner.run()
+    meanwhile = rules(place), place.board.get("emea").not_evaluated
+    library.gate.set()
+    await watching.settled()
+    await runner.run()
+
+    assert "revoked" not in meanwhile[0]
+    assert "revoked" in meanwhile[1]
+    assert ("revoked" in rules(place)) is revoked
+    assert "revoked" not in place.board.get("emea").not_evaluated
+    assert library.asked == ["/ca.crl"]
+
+
+async def test_nobody_is_asked_unless_the_operator_wants_it_and_what_was_told_goes_with_it(
+    place, watching, library
+):
+    await revocable(place, library, hierarchy("Revoking"), revoked=True)
+    off = dataclasses.replace(place.org, policy=Policy())
+    before = place.runner(off)
+    await before.run()
+    await before.run()
+    assert library.asked == []
+
+    place.board.replace(place.org)
+    asking = place.runner(place.org, before)
+    await asking.run()
+    await asking.run()
+    await watching.settled()
+    await asking.run()
+    assert "revoked" in rules(place)
+
+    place.board.replace(off)
+    await place.runner(off, asking).run()
+    assert "revoked" not in rules(place)

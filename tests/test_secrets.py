@@ -42,6 +42,7 @@ from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.reason import Reason
 from agent.result import Failure, Probe, Success
+from agent.revocation import RevocationChecker, RevocationWatch
 from agent.runner import OrgRunner, Services
 from agent.simulator.directory import host_name
 from agent.simulator.http import NotHttp, Response
@@ -277,6 +278,7 @@ class Watch:
             board=self.board,
             resolver=self._resolver,
             gatekeeper=self._gatekeeper,
+            revocation=RevocationWatch(RevocationChecker(), lambda: datetime.now(UTC)),
             tables=shipped_tables(),
             environ=self.environ,
             now=lambda: datetime.now(UTC),
