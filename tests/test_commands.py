@@ -438,10 +438,28 @@ async def test_forecast_tells_the_end_of_each_certificate_and_writes_a_calendar(
     shown = await command("forecast", "--config", fleet.file, "--json")
     written = await command("forecast", "--config", fleet.file, "--ics", ics)
 
-    assert (shown[0], shown[2]) == (0, "")
+    left_out = f"servers' certificates are left out: {fleet.folder}/state/{FILE_NAME} is not there"
+    assert shown[0] == 0
+    assert shown[2].startswith(left_out)
     assert ("expired", ["emea"]) in [(e["name"], e["orgs"]) for e in json.loads(shown[1])]
-    assert written == (0, "", "")
+    assert written[:2] == (0, "")
     assert ics.read_bytes().startswith(b"BEGIN:VCALENDAR\r\n")
+
+
+async def test_forecast_knows_the_servers_certificates_that_a_daemon_saw(fleet):
+    await fleet.add("emea")
+    async with started("run", "--config", fleet.file) as process:
+        await logged(process, "handshake success")
+        process.send_signal(signal.SIGTERM)
+        await logged(process, "stopped")
+
+    code, out, err = await command("forecast", "--config", fleet.file, "--json")
+
+    assert (code, err) == (0, "")
+    assert {(e["side"], e["name"]) for e in json.loads(out)} >= {
+        ("client", "expired"),
+        ("server", "expired"),
+    }
 
 
 async def test_forecast_of_an_org_whose_certificate_is_gone_names_it_and_exits_1(fleet):
@@ -450,7 +468,8 @@ async def test_forecast_of_an_org_whose_certificate_is_gone_names_it_and_exits_1
     code, out, err = await command("forecast", "--config", fleet.file)
 
     assert code == 1
-    assert err.startswith("emea: ")
+    assert "emea: " in err
+    assert "absent.pem cannot be read" in err
     assert "soap_login_retirement" in out
 
 
