@@ -17,9 +17,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
-from rich.text import Text
 
+from agent import printing
 from agent.certificate import Certificate
+from agent.drawing import printable
 from agent.inspection import Inspection
 from agent.once import BreakerShown, Seen
 from agent.policy import Judgement
@@ -44,15 +45,9 @@ _PROBES: Final = (
     Probe.REFUSAL,
     Probe.ENFORCEMENT,
 )
-_COLOURS: Final = {
-    Severity.CRITICAL: "bold red",
-    Severity.WARNING: "yellow",
-    Severity.INFO: "dim",
-}
 _WORTH_SAYING: Final = frozenset(
     {SkipCause.BREAKER_OPEN, SkipCause.BUDGET, SkipCause.IN_FLIGHT, SkipCause.STATE_UNAVAILABLE}
 )
-_WIDE: Final = 200
 _NAMED: Final = 8
 
 
@@ -61,14 +56,14 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
 
     `everything` shows findings that are only information too.
     """
-    console = _console()
+    console = printing.console()
     shown = [p for p in _PROBES if any(p in result.outcomes for result, _ in seen)]
     columns = ("org", "door", *(probe.value for probe in shown))
     table = _table(*columns, "client cert", "server cert", "ms")
     now = datetime.now(UTC)
     for result, _ in seen:
         table.add_row(
-            escape(result.org),
+            _plain(result.org),
             _door(result.client_auth),
             *(_outcome(result.outcomes.get(probe)) for probe in shown),
             _days_left(result.client_chain, now),
@@ -92,17 +87,17 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
 
 def print_inspections(inspections: Sequence[Inspection]) -> None:
     """Print one line for each org, then the problems, warnings and findings of the policy."""
-    console = _console()
+    console = printing.console()
     table = _table("org", "host", "login as", "client certificate", "days left", "configuration")
     now = datetime.now(UTC)
     for found in inspections:
         org = found.org
         chain = found.identity.chain if found.identity else ()
         table.add_row(
-            escape(org.name),
-            escape(f"{org.endpoint.host}:{org.endpoint.port}"),
-            escape(org.login.username) if org.login else "[dim]door only[/dim]",
-            escape(chain[0].subject) if chain else "-",
+            _plain(org.name),
+            _plain(f"{org.endpoint.host}:{org.endpoint.port}"),
+            _plain(org.login.username) if org.login else "[dim]door only[/dim]",
+            _plain(chain[0].subject) if chain else "-",
             _days_left(chain, now),
             "[red]not usable[/red]" if found.problems else "[green]good[/green]",
         )
@@ -110,20 +105,20 @@ def print_inspections(inspections: Sequence[Inspection]) -> None:
     judged = [(found.org.name, found.judgement) for found in inspections]
     worth, common, _ = _worth_showing(judged, everything=False)
     for found in inspections:
-        problems = (f"[red]{escape(problem)}[/red]" for problem in found.problems)
-        warnings = (f"[yellow]{escape(warning)}[/yellow]" for warning in found.warnings)
+        problems = (f"[red]{_plain(problem)}[/red]" for problem in found.problems)
+        warnings = (f"[yellow]{_plain(warning)}[/yellow]" for warning in found.warnings)
         _print_trouble(console, found.org.name, (*problems, *warnings, *worth[found.org.name]))
     _print_common(console, common)
 
 
 def print_reasons(reasons: Iterable[Reason]) -> None:
     """Print what each reason means and what to do about it."""
-    console = _console()
+    console = printing.console()
     for reason in reasons:
         stops = "  [dim](stops logins)[/dim]" if reason.opens_breaker else ""
         console.print(f"[bold]{reason.value}[/bold]{stops}")
-        _say(console, reason.meaning)
-        _say(console, f"→ {reason.remedy}")
+        printing.say(console, reason.meaning, indent=4)
+        printing.say(console, f"→ {reason.remedy}", indent=4)
 
 
 def print_breakers(breakers: Sequence[BreakerShown]) -> None:
@@ -131,22 +126,22 @@ def print_breakers(breakers: Sequence[BreakerShown]) -> None:
     table = _table("org", "user", "logins", "because", "next try", "left this hour")
     for shown in breakers:
         table.add_row(
-            escape(shown.org),
-            escape(shown.username),
+            _plain(shown.org),
+            _plain(shown.username),
             f"[red]stopped {_moment(shown.opened_at)}[/red]" if shown.opened_at else "allowed",
             shown.opened_by.value if shown.opened_by else "",
             _moment(shown.until) if shown.until else ("now" if shown.opened_at else ""),
             f"{shown.budget_remaining} of {shown.logins_per_hour}",
         )
-    _console().print(table)
+    printing.console().print(table)
 
 
 def print_scenarios(scenarios: Iterable[Scenario]) -> None:
     """Print every scenario with what it is."""
     table = _table("scenario", "what the far side does", "client_auth")
     for scenario in scenarios:
-        table.add_row(scenario.name, escape(scenario.summary), scenario.expected_client_auth.value)
-    _console().print(table)
+        table.add_row(scenario.name, _plain(scenario.summary), scenario.expected_client_auth.value)
+    printing.console().print(table)
 
 
 @contextmanager
@@ -193,7 +188,7 @@ def _print_trouble(console: Console, org: str, texts: Iterable[str]) -> None:
     shown = [text for text in texts if text]
     if not shown:
         return
-    console.print(f"[bold]{escape(org)}[/bold]")
+    console.print(f"[bold]{_plain(org)}[/bold]")
     for text in shown:
         console.print(Padding(text, (0, 0, 0, 2)))
     console.print()
@@ -204,7 +199,7 @@ def _print_common(console: Console, common: Mapping[str, Sequence[str]]) -> None
         names = ", ".join(orgs[:_NAMED]) + (
             f" and {len(orgs) - _NAMED} more" if orgs[_NAMED:] else ""
         )
-        console.print(f"[bold]{len(orgs)} orgs[/bold]: {escape(names)}")
+        console.print(f"[bold]{len(orgs)} orgs[/bold]: {_plain(names)}")
         console.print(Padding(text, (0, 0, 0, 2)))
         console.print()
 
@@ -216,21 +211,21 @@ def _failure(probed: tuple[Probe, Outcome]) -> str:
             said = f" ({detail})" if detail else ""
             return (
                 f"[red]{probe.value}: {reason.value}[/red]\n"
-                f"  {escape(reason.meaning + said)}\n  → {escape(reason.remedy)}"
+                f"  {_plain(reason.meaning + said)}\n  → {_plain(reason.remedy)}"
             )
         case Undetermined(_, detail):
-            return f"[yellow]{probe.value}: undetermined[/yellow]\n  {escape(detail)}"
+            return f"[yellow]{probe.value}: undetermined[/yellow]\n  {_plain(detail)}"
         case Skipped(cause, detail) if cause in _WORTH_SAYING:
-            return f"[yellow]{probe.value}: not tried, {cause.value}[/yellow] {escape(detail)}"
+            return f"[yellow]{probe.value}: not tried, {cause.value}[/yellow] {_plain(detail)}"
         case Success() | Skipped():
             return ""
 
 
 def _finding(violation: Violation) -> str:
-    colour = _COLOURS[violation.severity]
+    colour = printing.COLOURS[violation.severity]
     return (
         f"[{colour}]{violation.severity.value}: {violation.rule}[/{colour}]\n"
-        f"  {escape(violation.message)}\n  → {escape(violation.remedy)}"
+        f"  {_plain(violation.message)}\n  → {_plain(violation.remedy)}"
     )
 
 
@@ -239,17 +234,12 @@ def _suppressions(judgement: Judgement) -> Iterator[str]:
     counts = Counter(known.suppression for known in judgement.suppressed)
     for suppression, count in counts.items():
         said = f"{suppression.until:%Y-%m-%d}: {suppression.rule}, {suppression.reason}"
-        yield f"[dim]{count} suppressed until {escape(said)}[/dim]"
+        yield f"[dim]{count} suppressed until {_plain(said)}[/dim]"
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(Padding(Text(text), (0, 0, 0, 4)))
-
-
-def _console() -> Console:
-    # In a pipe rich would break lines at 80 columns, in the middle of names.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+def _plain(text: str) -> str:
+    """Return text of anybody's that is neither markup nor can steer the terminal."""
+    return escape(printable(text, None))
 
 
 def _table(*columns: str) -> Table:

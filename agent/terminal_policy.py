@@ -12,28 +12,22 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
+from agent import printing
 from agent.audit import Audit, owner
 from agent.drawing import printable, tree
 from agent.forecast import Event
 from agent.policy.rule import Rule, Severity, Side, Violation
 from agent.rulebook import about, meaning
 
-_COLOURS: Final = {
-    Severity.CRITICAL: "bold red",
-    Severity.WARNING: "yellow",
-    Severity.INFO: "dim",
-}
-_WIDE: Final = 200
 _NAMED: Final = 8
 _MOST_ALIKE: Final = 5
 
 
 def print_audits(audits: Sequence[Audit]) -> None:
     """Print each file: its chain as a tree, the findings with what to do, and a verdict."""
-    console = _console()
+    console = printing.console()
     for number, found in enumerate(audits):
         if number:
             console.print()
@@ -66,7 +60,7 @@ def _what_it_is(found: Audit) -> str:
     whose = (
         "a client's identity" if found.question.host is None else f"chain of {found.question.host}"
     )
-    return f"{whose}: {_count(count, 'certificate')}, {_key(found)}"
+    return f"{whose}: {printing.count(count, 'certificate')}, {_key(found)}"
 
 
 def _key(found: Audit) -> str:
@@ -103,15 +97,15 @@ def _without_repetition(violations: Iterable[Violation]) -> Iterator[tuple[Viola
 
 
 def _print_finding(console: Console, violation: Violation, alike: int, now: datetime) -> None:
-    colour = _COLOURS[violation.severity]
+    colour = printing.COLOURS[violation.severity]
     console.print(Text(f"{violation.severity}: {violation.rule}", colour))
-    _say(console, violation.message)
-    _say(console, f"→ {violation.remedy}")
+    printing.say(console, violation.message)
+    printing.say(console, f"→ {violation.remedy}")
     since = [_since(violation.bites_from, now)] if violation.bites_from else []
     reference = [violation.reference] if violation.reference != "-" else []
-    _say(console, " · ".join([*since, *reference]), "dim")
+    printing.say(console, " · ".join([*since, *reference]), "dim")
     if alike > 0:
-        _say(console, f"… and {alike} more like this")
+        printing.say(console, f"… and {alike} more like this")
     console.print()
 
 
@@ -128,26 +122,24 @@ def _verdict(found: Audit) -> Text:
         text
         for severity, text in (
             (Severity.CRITICAL, f"{counts[Severity.CRITICAL]} critical"),
-            (Severity.WARNING, _count(counts[Severity.WARNING], "warning")),
-            (Severity.INFO, _count(counts[Severity.INFO], "note")),
+            (Severity.WARNING, printing.count(counts[Severity.WARNING], "warning")),
+            (Severity.INFO, printing.count(counts[Severity.INFO], "note")),
         )
         if counts[severity]
     )
     colour = "green" if found.exit_code == 0 else "bold red"
     verdict = Text(said or "nothing found", colour)
     if found.problems:
-        verdict.append(f"; {_count(len(found.problems), 'block')} unreadable", "bold red")
+        verdict.append(f"; {printing.count(len(found.problems), 'block')} unreadable", "bold red")
     if judgement.suppressed:
         verdict.append(f"; {len(judgement.suppressed)} suppressed")
-    return verdict.append(
-        f"; {_count(len(judgement.not_evaluated), 'rule')} not evaluated for lack of evidence",
-        "dim",
-    )
+    silent = printing.count(len(judgement.not_evaluated), "rule")
+    return verdict.append(f"; {silent} not evaluated for lack of evidence", "dim")
 
 
 def print_events(events: Sequence[Event], now: datetime, until: datetime) -> None:
     """Print the calendar: when, what, for whom, why, and what to do."""
-    console = _console()
+    console = printing.console()
     overdue = [event for event in events if event.date <= now]
     if overdue:
         console.print(Text("overdue", "bold red"))
@@ -156,7 +148,7 @@ def print_events(events: Sequence[Event], now: datetime, until: datetime) -> Non
     for event in events[len(overdue) :]:
         _print_event(console, event, now)
     console.print(
-        Text(f"{_count(len(events), 'event')} up to {until:%Y-%m-%d}").append(
+        Text(f"{printing.count(len(events), 'event')} up to {until:%Y-%m-%d}").append(
             "; what is wrong already today, `sfmtls-agent check` tells", "dim"
         )
     )
@@ -165,10 +157,10 @@ def print_events(events: Sequence[Event], now: datetime, until: datetime) -> Non
 def _print_event(console: Console, event: Event, now: datetime) -> None:
     head = Text(f"{event.date:%Y-%m-%d}", "bold")
     head.append(f"  {_away(event.date - now)}  ", "dim")
-    head.append(f"{event.severity}: {event.name}", _COLOURS[event.severity])
+    head.append(f"{event.severity}: {event.name}", printing.COLOURS[event.severity])
     console.print(head.append(f"  {_orgs(event.orgs)}"), soft_wrap=True)
-    _say(console, event.cause, indent=12)
-    _say(console, f"→ {event.remedy}", indent=12)
+    printing.say(console, event.cause, indent=12)
+    printing.say(console, f"→ {event.remedy}", indent=12)
     console.print()
 
 
@@ -186,30 +178,14 @@ def _orgs(names: Sequence[str]) -> str:
 
 def print_rules(rules: Iterable[Rule]) -> None:
     """Print what each rule means and what to do about its findings."""
-    console = _console()
+    console = printing.console()
     for rule in rules:
         head = Text(rule.name, "bold").append("  ")
-        head.append(rule.severity.value, _COLOURS[rule.severity])
+        head.append(rule.severity.value, printing.COLOURS[rule.severity])
         console.print(head.append(f"  {about(rule)}", "dim"))
-        _say(console, meaning(rule), indent=4)
-        _say(console, f"→ {rule.remedy}", indent=4)
+        printing.say(console, meaning(rule), indent=4)
+        printing.say(console, f"→ {rule.remedy}", indent=4)
         if rule.server_remedy and rule.server_remedy != rule.remedy:
-            _say(console, f"→ on the {Side.SERVER}'s side: {rule.server_remedy}", indent=4)
+            printing.say(console, f"→ on the {Side.SERVER}'s side: {rule.server_remedy}", indent=4)
         if rule.reference != "-":
-            _say(console, rule.reference, "dim", indent=4)
-
-
-def _say(console: Console, text: str, style: str = "", *, indent: int = 2) -> None:
-    if text:
-        # A message may hold a name of unlimited length out of a certificate.
-        console.print(Padding(Text(printable(text, None), style), (0, 0, 0, indent), expand=False))
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def _console() -> Console:
-    # In a pipe rich would break lines at 80 columns, in the middle of names.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+            printing.say(console, rule.reference, "dim", indent=4)

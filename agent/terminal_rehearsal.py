@@ -11,10 +11,10 @@ from typing import Final
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agent import printing
 from agent.difference import SAME
 from agent.drawing import printable
 from agent.org import authority
@@ -22,18 +22,12 @@ from agent.policy.rule import Severity
 from agent.rehearsal import Mark, Rehearsal, Taken, findings, new_findings, steps
 from agent.result import Failure
 
-_COLOURS: Final = {
-    Severity.CRITICAL: "bold red",
-    Severity.WARNING: "yellow",
-    Severity.INFO: "dim",
-}
 _MARKS: Final = {Mark.GOOD: "green", Mark.WARNING: "yellow", Mark.BAD: "bold red", Mark.NONE: "dim"}
-_WIDE: Final = 200
 
 
 def print_rehearsal(rehearsal: Rehearsal) -> None:
     """Print steps and changes side by side, the candidate's findings and failures, a verdict."""
-    console = _console()
+    console = printing.console()
     endpoint = rehearsal.org.endpoint
     console.print(
         Text(rehearsal.org.name, "bold"),
@@ -81,12 +75,12 @@ def _print_findings(console: Console, rehearsal: Rehearsal) -> None:
     for violation in findings(candidate):
         if violation.severity is Severity.INFO:
             continue
-        head = Text(f"{violation.severity}: {violation.rule}", _COLOURS[violation.severity])
+        head = Text(f"{violation.severity}: {violation.rule}", printing.COLOURS[violation.severity])
         if violation not in new:
             head.append(" (as with the current one)", "dim")
         console.print(head)
-        _say(console, violation.message)
-        _say(console, f"→ {violation.remedy}")
+        printing.say(console, violation.message)
+        printing.say(console, f"→ {violation.remedy}")
         console.print()
     for known in candidate.judgement.suppressed:
         until, reason = known.suppression.until, printable(known.suppression.reason)
@@ -98,9 +92,9 @@ def _print_findings(console: Console, rehearsal: Rehearsal) -> None:
 def _print_failures(console: Console, rehearsal: Rehearsal) -> None:
     for name, failure in _failures(rehearsal):
         console.print(Text(f"{name}: {failure.reason.value}", "bold red"))
-        _say(console, failure.reason.meaning)
-        _say(console, failure.detail)
-        _say(console, f"→ {failure.reason.remedy}")
+        printing.say(console, failure.reason.meaning)
+        printing.say(console, failure.detail)
+        printing.say(console, f"→ {failure.reason.remedy}")
         console.print()
 
 
@@ -124,15 +118,4 @@ def _print_verdict(console: Console, rehearsal: Rehearsal) -> None:
         verdict, colour = f"the candidate is good by itself; the current one {why}", "green"
     console.print(Text(f"{rehearsal.org.name}: {verdict}", colour))
     for why in rehearsal.worse:
-        _say(console, why)
-
-
-def _say(console: Console, text: str) -> None:
-    if text:
-        console.print(Padding(Text(printable(text, None)), (0, 0, 0, 2), expand=False))
-
-
-def _console() -> Console:
-    # In a pipe rich would break lines at 80 columns, in the middle of names.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+        printing.say(console, why)
