@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 import agent
 from agent import logs, systemd
@@ -96,7 +96,9 @@ class Daemon:
         self._load = load
         self._environ = environ
         self._notifier = systemd.Notifier(environ.get("NOTIFY_SOCKET"))
-        self._instruments = Instruments(CollectorRegistry())
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._instruments = Instruments(registry)
         self._services = open_services(settings.agent, environ, self._instruments.internal_error)
         self._board = self._services.board
         self._schedule = Schedule(

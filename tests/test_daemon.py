@@ -97,6 +97,7 @@ async def test_a_healthy_org_is_all_there_after_its_first_cycle(fleet):
     assert samples["sfmtls_api_requests_limit", frozenset({org})] > 0
     assert samples["sfmtls_login_breaker_open", frozenset({org})] == 0
     assert samples["sfmtls_login_budget_remaining", frozenset({org})] == 29
+    assert samples["process_cpu_seconds_total", frozenset()] > 0
 
 
 async def test_only_the_first_of_many_cycles_logs_in_and_no_session_is_ever_ended(fleet):
