@@ -165,7 +165,8 @@ class Reason(Enum):
     CLIENT_CERT_REQUIRED = (
         "client_cert_required",
         "The server wants a client certificate and got none.",
-        "Check that `certificate` and `private_key` are configured for this org.",
+        "Ours was not sent, probably since the server takes no key of its kind: ask whether it "
+        "accepts RSA or EC keys, and have the certificate issued for one of these.",
     )
     CLIENT_CERT_UNKNOWN_CA = (
         "client_cert_unknown_ca",
