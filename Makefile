@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:10843
 
-.PHONY: demo test install install-test format lint types imports check-tests lock clean
+.PHONY: demo stack test install install-test format lint types imports check-tests lock clean
 
 demo: install ## runs the simulator, the agent and its endpoint together
 	$(BIN)/sfmtls-agent demo --listen $(LISTEN)
+
+stack: install ## the demo with Prometheus and Alertmanager around it
+	$(BIN)/python scripts/stack.py --agent $(LISTEN)
 
 test: install-test lint types imports check-tests ## everything that CI checks
 

@@ -12,6 +12,7 @@ from grafana.palette import BROKEN, WATCH, WELL, thresholds
 from grafana.panels import (
     AGO,
     COUNT,
+    EACH_MINUTE,
     SECONDS,
     SHARE,
     Column,
@@ -57,22 +58,22 @@ def _agents() -> Placeable:
             Column(
                 field="Value #A",
                 title="scrape",
-                width=80,
+                width=90,
                 mapping=palette.words({"0": ("down", BROKEN), "1": ("up", WELL)}),
             ),
-            Column(field="version", title="version", width=90),
-            Column(field="python_version", title="Python", width=80),
+            Column(field="version", title="version", width=100),
+            Column(field="python_version", title="Python", width=90),
             Column(field="openssl_version", title="OpenSSL", width=220),
             Column(
                 field="Value #C",
                 title="configuration",
-                width=120,
+                width=140,
                 mapping=palette.words({"0": ("refused", BROKEN), "1": ("in use", WELL)}),
             ),
             Column(field="Value #D", title="read", unit=AGO, width=130),
             Column(field="Value #E", title="orgs", unit=COUNT, width=70),
-            Column(field="Value #F", title="samples", unit=COUNT, width=90),
-            Column(field="Value #G", title="scrape took", unit=SECONDS, decimals=3, width=110),
+            Column(field="Value #F", title="samples", unit=COUNT, width=100),
+            Column(field="Value #G", title="scrape took", unit=SECONDS, decimals=0, width=125),
         ),
         sort="instance",
         nothing="No agent is scraped.",
@@ -165,15 +166,16 @@ def _in_flight() -> Placeable:
 
 
 def _rate(metric: str, by: str, more: str = "") -> str:
-    return inside(f"rate({_of(metric, more)}[$__rate_interval])", f"sum by ({by}) ")
+    # A minute, not a second: that is an org's usual interval, so one run a minute is one org.
+    return inside(f"rate({_of(metric, more)}[$__rate_interval])", f"60 * sum by ({by}) ")
 
 
 def _runs() -> Placeable:
     return graph(
         "Runs",
-        "How many runs of each probe there are a second.",
+        "How many runs of each probe there are a minute.",
         Query(_rate("sfmtls_probe_attempts_total", "probe"), "{{probe}}"),
-        unit="ops",
+        unit=EACH_MINUTE,
         colours=palette.PROBES,
         step="1m",
     )
@@ -182,9 +184,9 @@ def _runs() -> Placeable:
 def _failures() -> Placeable:
     return graph(
         "Failures",
-        "How many runs of each probe fail a second.",
+        "How many runs of each probe fail a minute.",
         Query(_rate("sfmtls_probe_failures_total", "probe"), "{{probe}}"),
-        unit="ops",
+        unit=EACH_MINUTE,
         colours=palette.PROBES,
         step="1m",
     )
@@ -193,10 +195,10 @@ def _failures() -> Placeable:
 def _skipped() -> Placeable:
     return graph(
         "Skipped",
-        "How many runs are left out a second, and why; those that were not due are not shown. "
+        "How many runs are left out a minute, and why; those that were not due are not shown. "
         "overlap, no_time and state_unavailable are the agent's own troubles.",
         Query(_rate("sfmtls_probe_skipped_total", "cause", ', cause!="not_due"'), "{{cause}}"),
-        unit="ops",
+        unit=EACH_MINUTE,
         step="1m",
     )
 
@@ -205,7 +207,7 @@ def _skipped() -> Placeable:
 
 
 def _errors() -> Placeable:
-    errors = f"increase({_of('sfmtls_internal_errors_total')}[$__rate_interval])"
+    errors = f"increase({_of('sfmtls_internal_errors_total')}[$__interval])"
     return graph(
         "Internal errors",
         "Bugs of the agent that were caught, by the part that had them.",

@@ -16,6 +16,7 @@ from grafana.panels import (
     AGO,
     COUNT,
     DATE,
+    DAY,
     DAYS,
     SECONDS,
     SHARE,
@@ -120,7 +121,7 @@ def _breaker() -> Placeable:
 
 def _logins_left() -> Placeable:
     return tiles(
-        "Logins left this hour",
+        "Logins left",
         "What is left of the budget of this user in the current hour.",
         Query(_of("sfmtls_login_budget_remaining")),
         limits=thresholds(BROKEN, (1, WATCH), (3, WELL)),
@@ -145,7 +146,11 @@ def _findings_now() -> Placeable:
     return tiles(
         "Findings",
         "How many violations of rules were found, each certificate counted.",
-        Query(_of("sfmtls_policy_violations"), "{{severity}}"),
+        # One query for each: Prometheus would put info before warning.
+        *(
+            Query(_of("sfmtls_policy_violations", severity=severity), severity)
+            for severity in palette.SEVERITIES
+        ),
         series={
             severity: thresholds(PLAIN, (1, colour))
             for severity, colour in palette.SEVERITIES.items()
@@ -210,7 +215,7 @@ def _failing() -> Placeable:
             Column(
                 field="Value",
                 title="succeeded last",
-                unit=AGO,
+                unit=DATE,
                 width=150,
                 mapping=palette.words({"0": ("never", None)}),
             ),
@@ -246,8 +251,8 @@ def _chains() -> Placeable:
         Query(f"{begins} * 1000"),
         Query(f"{ends} * 1000"),
         columns=(
-            Column(field="side", title="side", width=70),
-            Column(field="position", title="at", width=50),
+            Column(field="side", title="side", width=80),
+            Column(field="position", title="at", width=60),
             Column(field="role", title="role", width=110),
             Column(field="subject", title="subject"),
             Column(field="issuer", title="issuer"),
@@ -259,10 +264,10 @@ def _chains() -> Placeable:
                 width=90,
                 limits=thresholds(BROKEN, (14, WATCH), (30, WELL)),
             ),
-            Column(field="Value #C", title="not before", unit=DATE, width=160),
-            Column(field="Value #D", title="not after", unit=DATE, width=160),
-            Column(field="serial_number", title="serial number", width=170),
-            Column(field="fingerprint_sha256", title="SHA-256", width=170),
+            Column(field="Value #C", title="not before", unit=DATE, width=140),
+            Column(field="Value #D", title="not after", unit=DATE, width=140),
+            Column(field="serial_number", title="serial number", width=150),
+            Column(field="fingerprint_sha256", title="SHA-256", width=150),
         ),
         sort="position",
         by=("side", "at"),
@@ -330,7 +335,7 @@ def _deadlines() -> Placeable:
         Query(f"{ends} * 1000"),
         columns=(
             Column(field="deadline", title="deadline"),
-            Column(field="Value #B", title="on", unit=DATE, width=160),
+            Column(field="Value #B", title="on", unit=DAY, width=110),
             Column(
                 field="Value #A",
                 title="left",
@@ -399,7 +404,7 @@ def _runs() -> Placeable:
     return graph(
         "Failures",
         "How many runs of each probe failed.",
-        Query(f"increase({failures}[$__rate_interval])", "{{probe}}"),
+        Query(f"increase({failures}[$__interval])", "{{probe}}"),
         colours=palette.PROBES,
         bars=True,
         step="5m",
@@ -430,7 +435,7 @@ def _skipped() -> Placeable:
         "Skipped",
         "How many runs of probes were left out, and why; those that were not due are not shown.",
         Query(
-            inside(f"increase({skipped}[$__rate_interval])", "sum by (probe, cause) "),
+            inside(f"increase({skipped}[$__interval])", "sum by (probe, cause) "),
             "{{probe}}: {{cause}}",
         ),
         bars=True,
@@ -452,10 +457,11 @@ def _reloads() -> Placeable:
 def _chain_seen() -> Placeable:
     observed = _of("sfmtls_certificate_observed_timestamp_seconds")
     return tiles(
-        "Chain seen",
-        "When a cycle saw the chain of this side last.",
-        Query(f"{observed} * 1000", "{{side}}"),
-        unit=AGO,
+        "Time since chain seen",
+        "How long ago a cycle saw the chain of this side.",
+        Query(f"time() - {observed}", "{{side}}"),
+        unit=SECONDS,
+        decimals=0,
         nothing="never",
     )
 

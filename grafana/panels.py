@@ -27,11 +27,14 @@ DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 # Units of Grafana, and one that its own "d" is not: that one turns 47 days into 6.71 weeks.
 DAYS: Final = "suffix:d"
-DATE: Final = "dateTimeAsIso"
+# To the minute, which Grafana's own "dateTimeAsIso" is not: columns are narrow.
+DATE: Final = "time:YYYY-MM-DD HH:mm"
+DAY: Final = "time:YYYY-MM-DD"
 AGO: Final = "dateTimeFromNow"
 SECONDS: Final = "s"
 SHARE: Final = "percentunit"
 COUNT: Final = "none"
+EACH_MINUTE: Final = "opm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +155,19 @@ def graph(
     most: float | None = None,
     step: str | None = None,
     points: int | None = None,
+    nothing: str | None = None,
 ) -> Placeable:
     """Return series over time: lines, or areas on each other, or bars.
 
     Lines that are `bridged` go on over gaps; `limits` are lines too; the axis begins at `least`;
-    `step` and `points` keep resolution, and with it the work of Prometheus, down.
+    `step` and `points` keep resolution, and with it the work of Prometheus, down; `nothing` is
+    what an empty graph says.
     """
     panel = (
         timeseries.Panel()
         .unit(unit)
-        .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        # By name would keep a series' colour, but gives three agents the same white.
+        .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
         .line_interpolation(
             common.LineInterpolation.STEP_AFTER if stacked else common.LineInterpolation.LINEAR
@@ -195,6 +201,8 @@ def graph(
         panel = panel.interval(step)
     if points is not None:
         panel = panel.max_data_points(points)
+    if nothing is not None:
+        panel = panel.no_value(nothing)
     if limits is not None:
         panel = panel.thresholds(limits).thresholds_style(
             make.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
@@ -299,6 +307,8 @@ def rows(
         .show_header(show_header=True)
         .cell_height(common.TableCellHeight.SM)
         .filterable(filterable=True)
+        # A column without a width has at least 150 pixels else, and pushes others out of sight.
+        .min_width(90)
         .no_value(nothing)
         .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .thresholds(thresholds(PLAIN))

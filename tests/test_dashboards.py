@@ -32,8 +32,8 @@ OTHERS = {
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
 }
-DATES = {"dateTimeAsIso", "dateTimeFromNow"}
-UNITS = {"none", "short", "s", "percentunit", "ops", "bytes", "suffix:d"} | DATES
+DATES = {"time:YYYY-MM-DD HH:mm", "time:YYYY-MM-DD", "dateTimeFromNow"}
+UNITS = {"none", "short", "s", "percentunit", "opm", "bytes", "suffix:d"} | DATES
 # Keys that Grafana's Prometheus data source reads and the SDK's annotation does not have.
 UNKNOWN_TO_THE_SDK = {"titleFormat", "useValueForTime"}
 VALUES = {
@@ -46,7 +46,7 @@ VALUES = {
     "position": {"0"},
 }
 # In the place of Grafana's variables, something that Prometheus can read.
-SUBSTITUTES = {"__rate_interval": "5m", "__range": "6h"}
+SUBSTITUTES = {"__rate_interval": "5m", "__interval": "5m", "__range": "6h"}
 
 each_dashboard = pytest.mark.parametrize("name", grafana.DASHBOARDS)
 
