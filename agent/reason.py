@@ -165,8 +165,10 @@ class Reason(Enum):
     CLIENT_CERT_REQUIRED = (
         "client_cert_required",
         "The server wants a client certificate and got none.",
-        "Ours was not sent, probably since the server takes no key of its kind: ask whether it "
-        "accepts RSA or EC keys, and have the certificate issued for one of these.",
+        (
+            "Ours was not sent, probably since the server takes no key of its kind: ask whether it "
+            "accepts RSA or EC keys, and have the certificate issued for one of these."
+        ),
     )
     CLIENT_CERT_UNKNOWN_CA = (
         "client_cert_unknown_ca",

@@ -65,7 +65,7 @@ def reference() -> str:
             *head,
             *(row(family, family.labels) for family in FLEET_FAMILIES),
             "",
-            "Beside these, the `process_*` metrics that Prometheus' client libraries have in common:",
+            "Beside these, the `process_*` metrics that Prometheus' client libraries share:",
             "CPU time, memory, file descriptors and when the process began.",
             "",
             "## Label values",
