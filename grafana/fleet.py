@@ -33,12 +33,12 @@ _STEP: Final = "1m"
 _POINTS: Final = 72
 
 _ORG: Final = Column(field="org", title="org", link=TO_ORG)
-_AGENT: Final = Column(field="instance", title="agent", width=130, link=TO_AGENT)
+_AGENT: Final = Column(field="instance", title="agent", width=145, link=TO_AGENT)
 _LABELS: Final = (
     Column(field="team", title="team", width=110),
     Column(field="tier", title="tier", width=60),
 )
-_PROBE: Final = Column(field="probe", title="probe", width=100)
+_PROBE: Final = Column(field="probe", title="probe", width=95)
 _SEVERITY: Final = Column(
     field="severity", title="severity", width=90, mapping=palette.coloured(palette.SEVERITIES)
 )
@@ -46,7 +46,7 @@ _NEVER: Final = palette.words({"0": ("never", None)})
 
 
 def _last(title: str) -> Column:
-    return Column(field="Value", title=title, unit=DATE, width=150, mapping=_NEVER)
+    return Column(field="Value", title=title, unit=DATE, width=140, mapping=_NEVER)
 
 
 # --- now
@@ -304,7 +304,7 @@ def _breakers() -> Placeable:
         Query(most(100, chosen(inside(last_success(opened, "login"))))),
         columns=(
             _ORG,
-            Column(field="reason", title="reason", link=TO_BREAKER),
+            Column(field="reason", title="reason", width=180, link=TO_BREAKER),
             _last("logged in last"),
             _AGENT,
         ),
@@ -405,7 +405,7 @@ def _burning() -> Placeable:
                     title=window,
                     unit=COUNT,
                     decimals=1,
-                    width=75,
+                    width=60,
                     limits=limits[window],
                 )
                 for ref, window in (("B", "1h"), ("A", "6h"), ("C", "3d"))
@@ -425,7 +425,7 @@ def _worst_orgs() -> Placeable:
         Query(most(50, chosen('sfmtls_policy_violations{severity="critical"} > 0'))),
         columns=(
             _ORG,
-            Column(field="Value", title="critical", unit=COUNT, width=90),
+            Column(field="Value", title="found", unit=COUNT, width=75),
             _AGENT,
         ),
         sort="Value",
@@ -555,7 +555,7 @@ def build() -> Dashboard:
             Band(10, ((15, _failing()), (9, _expiries()))),
             Band(9, ((7, _doors_over_time()), (9, _reasons_over_time()), (8, _violations()))),
             "Logins and deadlines",
-            Band(8, ((9, _breakers()), (7, _budgets()), (8, _deadlines()))),
+            Band(8, ((10, _breakers()), (7, _budgets()), (7, _deadlines()))),
             "Service level",
             Band(8, ((9, _burning()), (6, _worst_orgs()), (9, _not_looked_at()))),
             "Time",
