@@ -78,8 +78,8 @@ def run(config: Path) -> None:
     """
     import asyncio
 
-    from agent import logs
-    from agent.config import load
+    from agent import logs, systemd
+    from agent.config import ConfigError, load
     from agent.daemon import Daemon, DaemonError
     from agent.org import authority
     from agent.web import ListenError
@@ -91,10 +91,13 @@ def run(config: Path) -> None:
     sys.setswitchinterval(0.0005)
 
     async def watch() -> None:
-        await Daemon(settings, lambda: load(config), os.environ).run()
+        sockets = systemd.listen_sockets(os.environ)
+        await Daemon(settings, lambda: load(config), os.environ, sockets).run()
 
     try:
         asyncio.run(watch())
+    except (ConfigError, systemd.SocketError) as error:
+        _fail(str(error), EX_CONFIG)
     except ListenError as error:
         where = authority(settings.web.listen_host, settings.web.listen_port)
         _fail(f"cannot listen on {where}: {error.strerror}", EX_FAILED)
@@ -105,18 +108,21 @@ def run(config: Path) -> None:
 @_app.command()
 @_config
 def check(config: Path) -> None:
-    """Check configuration, secrets and certificates.
+    """Check configuration, secrets, certificates and endpoint.
 
     No network is used. Exits 78 when something cannot be used. What the policy says of each
     certificate is shown too, but does not change the exit code.
     """
     from agent import terminal
     from agent.inspection import inspect_all
+    from agent.web import examine
 
     settings = _settings(config)
+    problems, warnings = examine(settings.web)
     inspections = inspect_all(list(settings.orgs.values()), os.environ)
     terminal.print_inspections(inspections)
-    if any(inspection.problems for inspection in inspections):
+    terminal.print_endpoint([str(problem) for problem in problems], warnings)
+    if problems or any(inspection.problems for inspection in inspections):
         sys.exit(EX_CONFIG)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -28,8 +29,7 @@ from agent.runner import OrgRunner
 from agent.schedule import Missed, Schedule
 from agent.services import close_services, now, open_services
 from agent.state import Board
-from agent.web.app import Facts, create_app
-from agent.web.server import WebServer
+from agent.web import Facts, Guard, WebServer, create_app
 
 _Item = TypeVar("_Item")
 
@@ -82,14 +82,22 @@ async def _in_turns(items: Iterable[_Item]) -> AsyncIterator[_Item]:
 
 
 class Daemon:
-    """The running agent. `load` reads the configuration again; it raises ConfigError."""
+    """The running agent. `load` reads the configuration again; it raises ConfigError.
+
+    `sockets`, which listen already, take the place of the configured address. ConfigError when the
+    web-config file cannot be used.
+    """
 
     def __init__(
         self,
         settings: Settings,
         load: Callable[[], Settings],
         environ: Mapping[str, str],
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
+        # Before anything is opened: it may refuse.
+        guard = Guard(settings.web.config_file)
+        self._sockets = sockets
         # What a reload cannot change is as it was at the start.
         self._fixed = settings
         self._settings = settings
@@ -119,7 +127,10 @@ class Daemon:
                 now=now,
                 facts=self._facts,
                 reload=self.reload if settings.web.lifecycle else None,
-            )
+                guard=guard,
+            ),
+            guard,
+            bug=partial(self._instruments.internal_error, Component.WEB),
         )
 
     @property
@@ -132,7 +143,9 @@ class Daemon:
         try:
             await self._apply(self._settings.orgs)
             address = await self._web.start(
-                self._settings.web.listen_host, self._settings.web.listen_port
+                self._settings.web.listen_host,
+                self._settings.web.listen_port,
+                sockets=self._sockets,
             )
         except BaseException:
             await self._schedule.drain(0)

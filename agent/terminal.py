@@ -111,6 +111,15 @@ def print_inspections(inspections: Sequence[Inspection]) -> None:
     _print_common(console, common)
 
 
+def print_endpoint(problems: Sequence[str], warnings: Sequence[str]) -> None:
+    """Print what is wrong with the endpoint's protection; nothing when nothing is."""
+    told = (
+        *(f"[red]{_plain(problem)}[/red]" for problem in problems),
+        *(f"[yellow]{_plain(warning)}[/yellow]" for warning in warnings),
+    )
+    _print_trouble(printing.console(), "endpoint", told)
+
+
 def print_reasons(reasons: Iterable[Reason]) -> None:
     """Print what each reason means and what to do about it."""
     console = printing.console()

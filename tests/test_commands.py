@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from endpoint import hashed
 from fleet import Fleet
 
 from agent import config
@@ -235,6 +236,40 @@ async def test_check_shows_what_the_policy_says_without_failing(fleet):
 
     assert code == 0
     assert "critical: expired" in out
+
+
+def protect(fleet, text):
+    """Give the endpoint a web-config file; return its path."""
+    path = fleet.folder / "web-config.yml"
+    path.write_text(text)
+    path.chmod(0o600)
+    listening = 'listen = "127.0.0.1:0"'
+    fleet.file.write_text(
+        fleet.file.read_text().replace(listening, f'{listening}\nconfig_file = "{path}"')
+    )
+    return path
+
+
+async def test_a_bad_web_config_file_is_told_by_check_and_run_which_exit_78(fleet):
+    await fleet.add("emea")
+    path = protect(fleet, "basic_auth_users:\n  ada: not-a-hash\n")
+
+    for name in ("check", "run"):
+        code, out, err = await command(name, "--config", fleet.file)
+
+        assert code == 78
+        told = " ".join((out + err).split())
+        assert "bcrypt hash" in told
+        assert path.name in told
+        assert "not-a-hash" not in told
+        assert "Traceback" not in told
+
+
+async def test_check_is_content_with_a_good_web_config_file(fleet):
+    await fleet.add("emea")
+    protect(fleet, f"basic_auth_users:\n  ada: {hashed('x')}\n")
+
+    assert (await command("check", "--config", fleet.file))[0] == 0
 
 
 # --- the table of reasons and the breaker

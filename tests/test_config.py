@@ -407,6 +407,22 @@ def test_listen_is_host_and_port(listen, host, port, loaded):
     assert loaded(f'[web]\nlisten = "{listen}"\n{ORG}').web == WebSettings(host, port)
 
 
+def test_the_web_config_file_is_beside_the_file_that_names_it(loaded, tmp_path):
+    web = loaded(f'[web]\nconfig_file = "tls/web-config.yml"\n{ORG}').web
+
+    assert web == WebSettings(config_file=tmp_path / "tls" / "web-config.yml")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("7", "must be a text in quotes"), ('""', "must be the path of a file")],
+)
+def test_the_web_config_file_is_a_path(value, message, tmp_path):
+    (problem,) = problems(write(tmp_path / "c.toml", f"[web]\nconfig_file = {value}\n{ORG}"))
+
+    assert (problem.line, problem.key, problem.message) == (2, "web.config_file", message)
+
+
 def test_connect_to_without_a_port_dials_the_port_of_the_door(org):
     assert org('port = 9443\nconnect_to = "192.0.2.1"\n').endpoint.connect_to == ("192.0.2.1", 9443)
 
@@ -654,7 +670,7 @@ def test_the_example_loads_with_every_setting_made_and_shows_the_defaults(tmp_pa
     full = load(example_with_every_setting_made(tmp_path), {})
 
     assert full.agent == AgentSettings()
-    assert full.web == WebSettings()
+    assert full.web == WebSettings(config_file=tmp_path / "web-config.yml")
     plain, emea = load(EXAMPLE, {}).orgs["emea"], full.orgs["emea"]
     differing = {f.name for f in fields(Org) if getattr(plain, f.name) != getattr(emea, f.name)}
     # What has no default is shown by an invented value, and paths are beside the file.

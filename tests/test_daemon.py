@@ -496,8 +496,8 @@ async def test_an_agent_whose_web_server_ended_stops_and_says_so(fleet):
     await fleet.add("emea")
     daemon = Running(fleet).daemon
     run = asyncio.create_task(daemon.run())
-    await until(lambda: daemon._web._running is not None and daemon._web._server.started)
-    daemon._web._server.should_exit = True
+    await until(lambda: daemon._web._serving)
+    daemon._web._serving[0].cancel()
     with pytest.raises(DaemonError, match="the web server ended by itself"):
         await run
     loop = asyncio.get_running_loop()

@@ -188,7 +188,7 @@ def test_libraries_are_heard_from_warning_on_through_the_same_chain(rendering):
             loud.debug("library-debug")
             loud.info("library-info %s", CANARY)
             loud.warning("library-%s", "warning")
-            logging.getLogger("uvicorn.error").error("library-error")
+            logging.getLogger("apscheduler").error("library-error")
         finally:
             loud.setLevel(logging.NOTSET)
 

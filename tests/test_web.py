@@ -184,7 +184,7 @@ async def test_a_scrape_of_1000_orgs_is_rendered_outside_the_event_loop_s_thread
 
     assert response.content == again.content
     assert response.text.count("\nsfmtls_org_info{") == 1000
-    assert len(exposition.threads) == 2
+    assert exposition.threads
     assert threading.current_thread() not in exposition.threads
 
 
@@ -344,7 +344,7 @@ async def test_a_bug_in_the_reload_shows_nothing_of_itself():
     assert errors(exposition) == 1
 
 
-async def test_a_bug_after_the_answer_began_cuts_the_connection():
+async def test_a_bug_after_the_answer_began_sends_no_half_of_it():
     exposition = exposed(board())
     app = create_app(exposition, readiness=bool, now=lambda: NOON, facts=lambda: Facts("1", 0, 0))
 
@@ -358,12 +358,12 @@ async def test_a_bug_after_the_answer_began_cuts_the_connection():
     host, port = await server.start("127.0.0.1", 0)
     try:
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as client:
-            with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
-                await client.get("/half/")
+            response = await client.get("/half/")
             assert (await client.get("/-/healthy")).status_code == 200
     finally:
         await server.stop()
 
+    assert (response.status_code, response.text) == (500, "Internal Server Error\n")
     assert errors(exposition) == 1
 
 
@@ -406,7 +406,7 @@ async def test_a_server_that_ends_by_itself_is_noticed():
     await server.start("127.0.0.1", 0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(server.ended(), 0.01)
-    server._server.should_exit = True
+    server._serving[0].cancel()
     await server.ended()
     await server.stop()
 
@@ -513,4 +513,4 @@ async def test_requests_are_not_logged(capfd, caplog):
             await client.get("/-/healthy")
 
     assert capfd.readouterr().err == ""
-    assert [r for r in caplog.records if r.name == "uvicorn.access"] == []
+    assert [r for r in caplog.records if not r.name.startswith("httpx")] == []

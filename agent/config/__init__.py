@@ -84,7 +84,9 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     host, port = web.listen or LISTEN
     return Settings(
         agent=agent,
-        web=WebSettings(host, port, bool(web.lifecycle)),
+        web=WebSettings(
+            host, port, bool(web.lifecycle), Path(web.config_file) if web.config_file else None
+        ),
         orgs=MappingProxyType(orgs),
         path=path,
     )

@@ -50,11 +50,15 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """Where the endpoint listens; an empty `listen_host` means every interface."""
+    """Where the endpoint listens; an empty `listen_host` means every interface.
+
+    `config_file` says who may come in; None lets in everybody who reaches it.
+    """
 
     listen_host: str = LISTEN[0]
     listen_port: int = LISTEN[1]
     lifecycle: bool = False
+    config_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,6 +373,10 @@ class WebTable(Table):
         description='Where to listen: "HOST:PORT", "[IPV6]:PORT" or ":PORT" for everywhere.',
     )
     lifecycle: bool | None = Field(default=None, description="Allow POST /-/reload.")
+    config_file: FilePath | None = Field(
+        default=None,
+        description="A web-config file: TLS, client certificates and passwords of the endpoint.",
+    )
 
 
 class IncludedFile(Table):

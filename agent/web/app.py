@@ -27,19 +27,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.metrics import Component, Exposition
+from agent.web.access import Access, steering
+from agent.web.guard import Guard
+from agent.web.headers import STYLE
 from agent.web.negotiation import accepts_gzip, wants_openmetrics
 
 _log: Final = structlog.get_logger("agent.web")
-
-_HEADERS: Final = {
-    "x-content-type-options": "nosniff",
-    "content-security-policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +51,15 @@ def create_app(
     now: Callable[[], datetime],
     facts: Callable[[], Facts],
     reload: Callable[[], Awaitable[bool]] | None = None,
+    guard: Guard | None = None,
 ) -> Starlette:
     """Return the application.
 
     `readiness` tells whether every org had a cycle. `reload` reads the configuration again and
-    tells whether the new one is in use; None when the configuration does not enable that.
+    tells whether the new one is in use; None when the configuration does not enable that. `guard`
+    says who may come in; None lets in everybody.
     """
+    guard = guard or Guard()
     answers = _Answers(exposition, readiness, now, facts, reload)
     app = Starlette(
         routes=[
@@ -71,9 +67,12 @@ def create_app(
             Route("/metrics", answers.metrics),
             Route("/-/healthy", answers.healthy),
             Route("/-/ready", answers.ready),
-            Route("/-/reload", answers.reload, methods=["POST"]),
+            Route("/-/reload", steering(answers.reload), methods=["POST"]),
         ],
-        middleware=[Middleware(_Border, exposition=exposition)],
+        middleware=[
+            Middleware(_Border, exposition=exposition, guard=guard),
+            Middleware(Access, guard=guard),
+        ],
     )
     app.router.redirect_slashes = False
     return app
@@ -93,19 +92,17 @@ class _Answers:
         self._now = now
         self._facts = facts
         self._reload = reload
-        # One thread: scrapes at the same time take turns instead of slowing the probes together.
         self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
+        self._turn = asyncio.Lock()
+        # By OpenMetrics or not, and compressed or not.
+        self._queued: dict[tuple[bool, bool], asyncio.Task[bytes]] = {}
 
     async def metrics(self, request: Request) -> Response:
         openmetrics = wants_openmetrics(request.headers.get("accept", ""))
         compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
 
-        def render() -> bytes:
-            text = self._exposition.render(self._now(), openmetrics=openmetrics)
-            # A higher level costs three to seven times as much for a tenth of the size.
-            return gzip.compress(text, compresslevel=1, mtime=0) if compressed else text
-
-        body = await asyncio.get_running_loop().run_in_executor(self._renderer, render)
+        # It is not ours alone: others may wait for the same text when this client goes.
+        body = await asyncio.shield(self._rendered((openmetrics, compressed)))
         headers = {
             "content-type": CONTENT_TYPE_LATEST if openmetrics else CONTENT_TYPE_PLAIN_0_0_4,
             "vary": "Accept, Accept-Encoding",
@@ -113,6 +110,29 @@ class _Answers:
         if compressed:
             headers["content-encoding"] = "gzip"
         return Response(body, headers=headers)
+
+    def _rendered(self, form: tuple[bool, bool]) -> asyncio.Task[bytes]:
+        """Return the text as it will be; whoever asks before it is begun gets the same one.
+
+        So a crowd of scrapes costs no more than two of them.
+        """
+        queued = self._queued.get(form)
+        if queued is None:
+            queued = self._queued[form] = asyncio.create_task(self._render(form))
+        return queued
+
+    async def _render(self, form: tuple[bool, bool]) -> bytes:
+        openmetrics, compressed = form
+
+        def render() -> bytes:
+            text = self._exposition.render(self._now(), openmetrics=openmetrics)
+            # A higher level costs three to seven times as much for a tenth of the size.
+            return gzip.compress(text, compresslevel=1, mtime=0) if compressed else text
+
+        # One at a time, so that scrapes do not slow the probes together.
+        async with self._turn:
+            del self._queued[form]
+            return await asyncio.get_running_loop().run_in_executor(self._renderer, render)
 
     async def healthy(self, _request: Request) -> Response:
         return PlainTextResponse("The agent is running.\n")
@@ -122,14 +142,10 @@ class _Answers:
             return PlainTextResponse("Every org has been probed.\n")
         return PlainTextResponse("Some orgs have not been probed yet.\n", status_code=503)
 
-    async def reload(self, request: Request) -> Response:
+    async def reload(self, _request: Request) -> Response:
         if self._reload is None:
             sentence = "The configuration does not enable reloading over HTTP; send SIGHUP.\n"
             return PlainTextResponse(sentence, status_code=403)
-        # Browsers send Origin with every POST: a web page that somebody visits must not be able
-        # to reach an agent on this machine.
-        if "origin" in request.headers:
-            return PlainTextResponse("A web page may not do this.\n", status_code=403)
         if await self._reload():
             return PlainTextResponse("The configuration was reloaded.\n")
         # The problems may quote the file; they are in the log only.
@@ -143,21 +159,19 @@ class _Answers:
 class _Border:
     """Gives every answer the same headers, and a bare 500 for any bug behind it."""
 
-    def __init__(self, app: ASGIApp, exposition: Exposition) -> None:
+    def __init__(self, app: ASGIApp, exposition: Exposition, guard: Guard) -> None:
         self._app = app
         self._exposition = exposition
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(self._guard.current.headers)
             await send(message)
 
         try:
@@ -179,7 +193,7 @@ def _landing_page(facts: Facts) -> str:
 <head>
 <meta charset="utf-8">
 <title>sfmtls-agent</title>
-<style>body {{ font-family: sans-serif; margin: 2em; max-width: 40em }}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <h1>sfmtls-agent {version}</h1>
