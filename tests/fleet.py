@@ -89,4 +89,6 @@ class Fleet:
 def _toml(value):
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + " }"
     return str(value) if isinstance(value, int | float) else f'"{value}"'

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import string
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -731,6 +732,21 @@ def fields_of(stat):
         return stat.read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+async def test_no_secret_of_the_environment_is_in_a_help_text():
+    said = {}
+    for words in ((), ("run",), ("probe",), ("inspect",), ("rehearse",), ("breaker", "reset")):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent", *words, "--help"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PASSWORD": TOKEN, "SFMTLS_AGENT_CONFIG": TOKEN},
+        )
+        said[" ".join(words)] = (await process.communicate())[0].decode()
+
+    assert all("Usage" in text for text in said.values())
+    assert_nothing_found(Canaries({"token": TOKEN}), said)
 
 
 async def test_a_running_agent_starts_no_process_and_has_no_secret_in_arguments_or_environment(
