@@ -34,18 +34,19 @@ async def main() -> int:
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder:
         async with Turmoil(Path(folder), options.seed, orgs=options.orgs) as agent:
-            before, series = agent.sample(), await agent.series()
+            before, series = await agent.held(), await agent.series()
             await agent.go(options.seconds, sampled=samples)
             await agent.calm()
-            after, left = agent.sample(), await agent.series()
+            after, left = await agent.held(), await agent.series()
             errors = await agent.internal_errors()
+            reloads = len(agent.entries("configuration reloaded"))
+            bad = len(agent.entries("configuration not usable, the old one stays"))
     quarter = len(samples) // 4
     early = mean(sample.resident_kib for sample in samples[quarter : 2 * quarter])
     late = mean(sample.resident_kib for sample in samples[-quarter:])
     print(f"orgs, seconds, seed       {options.orgs}, {options.seconds}, {options.seed}")
     print(f"what happened             {dict(sorted(agent.acts.items()))}")
-    print(f"reloads, bad ones         {len(agent.entries('configuration reloaded'))}, ", end="")
-    print(len(agent.entries("configuration not usable, the old one stays")))
+    print(f"reloads, bad ones         {reloads}, {bad}")
     print(f"before, after             {before}, {after}")
     print(f"resident, second quarter  {early / 1024:.1f} MiB")
     print(f"resident, last quarter    {late / 1024:.1f} MiB, {(late - early) / 1024:+.1f} MiB")

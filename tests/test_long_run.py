@@ -12,10 +12,10 @@ from turmoil import Turmoil
 @pytest.mark.slow
 async def test_after_all_that_can_happen_the_agent_holds_what_it_held_before(tmp_path):
     async with Turmoil(tmp_path, seed=5) as agent:
-        before, series = agent.sample(), await agent.series()
+        before, series = await agent.held(), await agent.series()
         await agent.go(25)
         await agent.calm()
-        after, series_after = agent.sample(), await agent.series()
+        after, series_after = await agent.held(), await agent.series()
         assert await agent.internal_errors() == 0
 
     assert len(agent.acts) > 10

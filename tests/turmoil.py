@@ -9,6 +9,7 @@ the agent then holds must be what it held in the beginning.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import random
@@ -124,6 +125,19 @@ class Turmoil:
             descriptors=len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())),
             threads=int(re.search(r"Threads:\s+(\d+)", status)[1]),
             children=sum(len((one / "children").read_text().split()) for one in task.iterdir()),
+        )
+
+    async def held(self):
+        """Return what the process holds between cycles: the least of each of ten samples."""
+        seen = []
+        for _ in range(10):
+            seen.append(self.sample())
+            await asyncio.sleep(0.1)
+        return Sample(
+            *(
+                min(getattr(sample, field.name) for sample in seen)
+                for field in dataclasses.fields(Sample)
+            )
         )
 
     async def series(self):
