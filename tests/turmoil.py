@@ -47,18 +47,35 @@ class Sample:
 
 
 class Turmoil:
-    """`async with` starts the agent; then `go`, `calm`, and look at `sample` and `series`."""
+    """`async with` starts the agent; then `go`, `calm`, and look at `held` and `series`.
 
-    def __init__(self, folder, seed, *, orgs=6):
+    `records` has what each org's far sides saw, in order: (scenario, record). Each locks its user
+    after so many refused logins in a row, if that is given.
+    """
+
+    def __init__(
+        self,
+        folder,
+        seed,
+        *,
+        orgs=6,
+        acts=(),
+        breaker='breaker_hold = "2s"\nbreaker_hold_max = "4s"',
+        logins_per_hour=3600,
+        lockout_after=None,
+    ):
         self.fleet = Fleet(
             folder,
-            agent='log_format = "json"\nbreaker_hold = "2s"\nbreaker_hold_max = "4s"',
+            agent=f'log_format = "json"\n{breaker}',
             web=f'config_file = "{folder}/web.yml"',
         )
         self.names = [f"org-{number}" for number in range(orgs)]
         self.there = set()
         self.records = {}
         self.acts = {}
+        self._wanted_acts = acts or ACTS
+        self._logins_per_hour = logins_per_hour
+        self._lockout_after = lockout_after
         self._chance = random.Random(seed)
         self._protection = folder / "web.yml"
         self._protection.write_text("rate_limit:\n  interval: 0s\n  burst: 1\n")
@@ -91,7 +108,7 @@ class Turmoil:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         while (gone := loop.time() - begin) < seconds:
-            act = self._chance.choice(ACTS)
+            act = self._chance.choice(self._wanted_acts)
             self.acts[act.__name__] = self.acts.get(act.__name__, 0) + 1
             await act(self)
             await asyncio.sleep(self._chance.uniform(0.05, 0.4))
@@ -100,8 +117,8 @@ class Turmoil:
             if self.process.returncode is not None:
                 raise AssertionError(f"the agent ended by itself: {self.log()[-4000:]}")
 
-    async def calm(self):
-        """Put everything right, and return when the agent has seen it."""
+    async def calm(self, *, logins=True):
+        """Put everything right, and return when the agent has seen it, the logins too if wanted."""
         self._state_back()
         for name in self.names:
             self._own(name, ClientCertificate.GOOD)
@@ -112,9 +129,12 @@ class Turmoil:
         self.fleet.write()
         self._reload()
         await asyncio.sleep(3)
-        for name in self.names:
-            await self._command("breaker", "reset", name)
-        await self._healthy()
+        if logins:
+            for name in self.names:
+                await self._command("breaker", "reset", name)
+            await self._healthy()
+        else:
+            await self._healthy(("handshake",))
 
     def sample(self):
         """Return what the process holds now."""
@@ -124,7 +144,7 @@ class Turmoil:
             resident_kib=int(re.search(r"VmRSS:\s+(\d+)", status)[1]),
             descriptors=len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())),
             threads=int(re.search(r"Threads:\s+(\d+)", status)[1]),
-            children=sum(len((one / "children").read_text().split()) for one in task.iterdir()),
+            children=sum(_children(one) for one in task.iterdir()),
         )
 
     async def held(self):
@@ -266,7 +286,7 @@ class Turmoil:
             "host": host_name(SCENARIOS["healthy"]),
             "certificate": f"{name}.pem",
             "password": {"file": f"{name}.txt"},
-            "logins_per_hour": 3600,
+            "logins_per_hour": self._logins_per_hour,
         }
         self._own(name, ClientCertificate.GOOD)
         self._password(name, PASSWORD.reveal())
@@ -274,7 +294,8 @@ class Turmoil:
             self.fleet.configure(name, **keys)
         else:
             simulator = await self.fleet.add(name, **keys)
-            self.records[name] = [simulator.record]
+            simulator.service.lockout_after = self._lockout_after
+            self.records[name] = [(simulator.scenario, simulator.record)]
         self.there.add(name)
 
     async def _switch(self, name, scenario):
@@ -282,6 +303,8 @@ class Turmoil:
         old = self.fleet.simulators[name]
         if old.scenario.name == scenario:
             return
+        # Not in the middle of a conversation, of which both sides would tell another story.
+        await self._until(lambda: not old._tasks, 20)
         await old.stop()
         fresh = Simulator(
             SCENARIOS[scenario],
@@ -290,9 +313,12 @@ class Turmoil:
             plain_port=old.plain_port,
             username=old.service.username,
         )
+        # The user is the same, and so is what was held against him.
+        fresh.service.failures = old.service.failures
+        fresh.service.lockout_after = self._lockout_after
         await fresh.start()
         self.fleet.simulators[name] = fresh
-        self.records[name].append(fresh.record)
+        self.records[name].append((fresh.scenario, fresh.record))
 
     def _own(self, name, defect):
         self.fleet.deploy(defect, f"{name}.pem")
@@ -316,9 +342,9 @@ class Turmoil:
         if process.returncode:
             raise AssertionError(f"{arguments}: {out.decode()}")
 
-    async def _healthy(self):
-        """Return when every probe of every org succeeds, or would if it were asked again."""
-        wanted = {(name, probe) for name in self.names for probe in ("handshake", "login")}
+    async def _healthy(self, probes=("handshake", "login")):
+        """Return when these probes of every org succeeded when they ran last."""
+        wanted = {(name, probe) for name in self.names for probe in probes}
 
         async def well():
             good = {
@@ -343,6 +369,13 @@ class Turmoil:
     def _get(self, path):
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310 - loopback
             return answer.read().decode()
+
+
+def _children(task):
+    try:
+        return len((task / "children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # the thread has ended meanwhile
 
 
 CHANGING = {"serial_number", "fingerprint_sha256", "subject"}

@@ -1,0 +1,104 @@
+"""What the metrics say is what happened: checked against the far sides' own record.
+
+`make chaos` lets it last five minutes with fifty orgs; here it is a few seconds with ten.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from turmoil import Turmoil
+
+from agent.simulator.record import Listener
+from agent.simulator.scenario import Door
+
+SECONDS = int(os.environ.get("SFMTLS_CHAOS_SECONDS", "20"))
+ORGS = int(os.environ.get("SFMTLS_CHAOS_ORGS", "10"))
+BUDGET = 12
+STRIKES = 3
+
+# Servers that say in TLS why they refuse a certificate, and those that say it with a page.
+ALERTING = {
+    Door.TLS12_REQUIRED,
+    Door.TLS13_REQUIRED,
+    Door.TLS13_REQUIRED_NO_TICKETS,
+    Door.OPTIONAL,
+}
+REFUSED = {
+    "client_cert_unknown_ca",
+    "client_cert_bad",
+    "client_cert_expired",
+    "client_cert_unsupported",
+    "client_cert_unknown",
+    "client_cert_page",
+    "client_access_denied",
+}
+
+
+def refusals(records):
+    """Return how often the far sides of an org refused a certificate that they were shown."""
+    count = 0
+    for scenario, record in records:
+        for seen in record.connections:
+            if seen.listener is not Listener.DOOR:
+                continue
+            if scenario.door in ALERTING:
+                count += seen.tls_error == "CERTIFICATE_VERIFY_FAILED"
+            elif scenario.door is Door.SOFT:
+                count += seen.certificate_presented and not seen.certificate_verified
+    return count
+
+
+def logins(records):
+    return sum(record.logins for _, record in records)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 120)
+async def test_after_chaos_the_metrics_agree_with_what_the_far_sides_saw(tmp_path):
+    acts = (
+        *(Turmoil.weather,) * 6,
+        Turmoil.clear_up,
+        *(Turmoil.renew,) * 2,
+        *(Turmoil.renew_badly,) * 2,
+        Turmoil.change_password,
+        Turmoil.scrape,
+    )
+    async with Turmoil(
+        tmp_path,
+        seed=7,
+        orgs=ORGS,
+        acts=acts,
+        breaker="",
+        logins_per_hour=BUDGET,
+        lockout_after=STRIKES,
+    ) as agent:
+        await agent.go(SECONDS)
+        await agent.calm(logins=False)
+        samples = await agent.samples()
+        internal_errors = await agent.internal_errors()
+
+    told, tried = Counter(), Counter()
+    for sample in samples:
+        org, probe = sample.labels.get("org"), sample.labels.get("probe")
+        if sample.name == "sfmtls_probe_failures_by_reason_total" and probe == "handshake":
+            told[org] += sample.value if sample.labels["reason"] in REFUSED else 0
+        if sample.name == "sfmtls_probe_attempts_total" and probe == "login":
+            tried[org] = sample.value
+    locked = [
+        name for name, simulator in agent.fleet.simulators.items() if simulator.service.locked
+    ]
+
+    assert {name: told[name] for name in agent.names} == {
+        name: refusals(agent.records[name]) for name in agent.names
+    }
+    assert sum(told.values()) > 0
+    assert all(logins(agent.records[name]) <= tried[name] <= BUDGET for name in agent.names)
+    assert sum(tried.values()) > len(agent.names)
+    assert locked == []
+    assert not any(
+        record.session_endings for name in agent.names for _, record in agent.records[name]
+    )
+    assert internal_errors == 0
