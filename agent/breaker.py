@@ -24,6 +24,9 @@ open for the same hold again, neither closed nor doubled: a quicker second try c
 that locks the user, while the right secret must not rest longer than its outage and one hold. A
 half-open try whose end nobody wrote down is taken for a refusal.
 
+When what was remembered is lost, whoever notices puts a refusal of `ANY` secret in its place: for
+one hold nothing is tried, and then each secret once, until one of them succeeds.
+
 No clock is trusted to run forward: an attempt "in the future" counts until its hour is over, so
 that a clock set back never gives more logins. A reset also forgives a clock that was wrong.
 """
@@ -39,6 +42,8 @@ from agent.reason import Reason
 from agent.result import SkipCause
 
 HOUR: Final = timedelta(hours=1)
+# The digest of a refusal that holds for any secret of the user.
+ANY: Final = ""
 # Attempts are remembered longer than the hour that counts, so that a clock set back (a corrected
 # time zone, say) still finds those of the hour that then is the last one.
 MEMORY: Final = timedelta(hours=4)
@@ -102,8 +107,8 @@ class Attempt:
 class Refusal:
     """A secret that must rest until `at + hold`, because of attempt number `attempt`.
 
-    It rests for logins to `place` only, or to any when that is empty. `released` when an operator
-    allowed one try before that.
+    It is the secret with this digest, or `ANY`. It rests for logins to `place` only, or to any when
+    that is empty. `released` when an operator allowed one try before that.
     """
 
     digest: str
@@ -302,7 +307,9 @@ def _standing(state: LoginState) -> tuple[Refusal, ...]:
 
 def _applicable(refusals: tuple[Refusal, ...], digest: str, place: str) -> list[Refusal]:
     return [
-        refusal for refusal in refusals if refusal.digest == digest and refusal.place in {"", place}
+        refusal
+        for refusal in refusals
+        if refusal.digest in {ANY, digest} and refusal.place in {"", place}
     ]
 
 

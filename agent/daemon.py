@@ -10,7 +10,8 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -29,6 +30,7 @@ from agent.runner import OrgRunner
 from agent.schedule import Missed, Schedule
 from agent.services import close_services, now, open_services
 from agent.state import Board
+from agent.store import Store, StoreError
 from agent.web import Facts, Guard, WebServer, create_app
 
 _Item = TypeVar("_Item")
@@ -45,6 +47,8 @@ _FIXED: Final = (
 )
 # systemd waits 90 s by default before it kills; a cycle's own deadline ends it earlier.
 _DRAIN_SECONDS: Final = 50.0
+# The store itself looks once a day; after a late start or a failure it need not be a day more.
+_TIDY_SECONDS: Final = 3600.0
 # How many orgs are taken in before the event loop gets its turn: some ten milliseconds.
 _AT_ONCE: Final = 50
 
@@ -118,6 +122,7 @@ class Daemon:
         self._runners: dict[str, OrgRunner] = {}
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[bool]] = set()
+        self._tidying: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._stopping = False
         self._web = WebServer(
@@ -158,6 +163,7 @@ class Daemon:
             self._schedule.beat(interval / 2, self._notifier.watchdog)
         self._schedule.start()
         self._services.revocation.start()
+        self._tidying = asyncio.create_task(self._tidy(), name="tidying")
         self._notifier.ready()
         self._say_status()
         _log.info(
@@ -196,10 +202,11 @@ class Daemon:
         self._notifier.stopping()
         _log.info("stopping", in_flight=self._schedule.in_flight)
         self._stopping = True
-        for task in self._reloads:
+        ending = [*self._reloads, *([self._tidying] if self._tidying else [])]
+        for task in ending:
             task.cancel()
-        if self._reloads:
-            await asyncio.wait(self._reloads)
+        if ending:
+            await asyncio.wait(ending)
         drained = await self._schedule.drain(_DRAIN_SECONDS)
         try:
             await self._web.stop()
@@ -299,6 +306,17 @@ class Daemon:
         finally:
             self._instruments.cycle_ended()
 
+    async def _tidy(self) -> None:
+        """Let the store forget what has long been out of use, now and then."""
+        while True:
+            orgs = tuple(self._runners)
+            logins = (runner.org.login for runner in self._runners.values())
+            users = {login.username for login in logins if login is not None}
+            # The gatekeeper tells of it, and there is another day.
+            with suppress(StoreError):
+                await self._services.gatekeeper.ask(partial(_tidied, orgs=orgs, users=users))
+            await asyncio.sleep(_TIDY_SECONDS)
+
     def _missed(self, missed: Missed) -> None:
         self._board.skipped(missed.name, Probe.HANDSHAKE, SkipCause.OVERLAP, missed.runs)
         write = _log.debug if missed.repeated else _log.warning
@@ -312,6 +330,10 @@ class Daemon:
 
     def _say_status(self) -> None:
         self._notifier.status(f"watching {len(self._runners)} orgs")
+
+
+def _tidied(store: Store, orgs: Collection[str], users: Collection[str]) -> None:
+    store.tidy(orgs, users, now())
 
 
 def _set_log(before: Settings, after: Settings) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -27,6 +29,14 @@ from agent.store import Permit, Store, StoreError
 
 _Answer = TypeVar("_Answer")
 
+# Longer than SQLite waits for another process, shorter than a cycle.
+_PATIENCE_SECONDS: Final = 3.0
+_AT_START: Final = 10
+_BETWEEN_OPENINGS: Final = timedelta(seconds=5)
+_HANGS: Final = "the state directory does not answer"
+
+_log: Final = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -39,22 +49,33 @@ class Hold:
 class Gatekeeper:
     """Owns the store and the one thread that uses it; makes the gate of each org.
 
-    `store` None means that the state directory cannot be used.
+    `open_store` opens the store, told how often the one before was written when it was used last;
+    None means that there is none. It is opened again, a little later, whenever it could not be used
+    or opened: a state directory may come late, go, fill up and come back. That is told once.
     """
 
     def __init__(
         self,
-        store: Store | None,
+        open_store: Callable[[int], Store] | None,
         hold: Hold,
         environ: Mapping[str, str],
         now: Callable[[], datetime],
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
-        self._store = store
+        self._open_store = open_store
         self._hold = hold
         self._environ = environ
         self._now = now
+        self._patience = patience
         # SQLite waits for the disk: never on the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._overdue: Future[Any] | None = None
+        self._closed = False
+        # These belong to the thread.
+        self._store: Store | None = None
+        self._writes = 0
+        self._failed_at: datetime | None = None
+        self._trouble: StoreError | None = None
 
     def gate(self, org: Org) -> Gate | None:
         """Return the gate of an org, or None when it has no login."""
@@ -71,19 +92,110 @@ class Gatekeeper:
         """Return the current moment."""
         return self._now()
 
-    async def ask(self, question: Callable[[Store], _Answer]) -> _Answer:
-        """Put a question to the store on its thread; StoreError when there is none."""
-        store = self._store
-        if store is None:
-            raise StoreError("the state directory cannot be used")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, question, store)
+    async def ask(
+        self,
+        question: Callable[[Store], _Answer],
+        undo: Callable[[Store, _Answer], None] | None = None,
+    ) -> _Answer:
+        """Put a question to the store on its thread; StoreError when there is no answer in time.
+
+        It is answered all the same when the caller has given up; `undo` then takes that back.
+        """
+        job = self._submit(question)
+        try:
+            # A disk that hangs, or another program's lock, must not keep the handshakes waiting.
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), self._patience)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if undo is not None:
+                job.add_done_callback(partial(self._take_back, undo))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise self._hanging(job) from error
+
+    def ask_at_once(self, question: Callable[[Store], _Answer]) -> _Answer:
+        """Put a question to the store and wait longer for it, since nothing else runs yet."""
+        job = self._submit(question)
+        try:
+            return job.result(_AT_START * self._patience)
+        except TimeoutError as error:
+            raise self._hanging(job) from error
 
     def close(self) -> None:
         """Finish what was asked and close the store; what is asked later is a StoreError."""
-        store, self._store = self._store, None
+        self._closed = True
         self._thread.shutdown(wait=True)
-        if store is not None:
-            store.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _submit(self, question: Callable[[Store], _Answer]) -> Future[_Answer]:
+        if self._closed or self._open_store is None:
+            raise StoreError("the state directory cannot be used")
+        # Nothing piles up behind what hangs.
+        if self._overdue is not None and not self._overdue.done():
+            raise StoreError(_HANGS)
+        return self._thread.submit(self._answer, question, self._open_store)
+
+    def _hanging(self, job: Future[_Answer]) -> StoreError:
+        self._overdue = job
+        return self._failed(StoreError(_HANGS))
+
+    def _failed(self, error: StoreError) -> StoreError:
+        if self._trouble is None:
+            _log.error(
+                "no login will be made: the state directory cannot be used", error=str(error)
+            )
+        self._trouble = error
+        return error
+
+    def _take_back(self, undo: Callable[[Store, _Answer], None], job: Future[_Answer]) -> None:
+        def act() -> None:
+            if self._store is not None:
+                undo(self._store, job.result())
+
+        if job.exception() is None:
+            # What cannot be taken back stays recorded as begun: the safe side.
+            with suppress(RuntimeError):
+                self._thread.submit(act)
+
+    # --- on the store's thread
+
+    def _answer(
+        self, question: Callable[[Store], _Answer], open_store: Callable[[int], Store]
+    ) -> _Answer:
+        if self._store is None and self._rests():
+            raise StoreError(str(self._trouble))
+        try:
+            answer = question(self._opened(open_store))
+        except StoreError as error:
+            self._failed_at = self._now()
+            # Whatever it was: to open it is to look at all of it.
+            store, self._store = self._store, None
+            if store is not None:
+                self._writes = max(self._writes, store.writes)
+                store.close()
+            raise self._failed(error) from None
+        if self._trouble is not None:
+            self._trouble = None
+            _log.info("the state directory can be used again")
+        return answer
+
+    def _rests(self) -> bool:
+        """Tell whether it failed so lately that to try again would only keep cycles waiting."""
+        failed_at = self._failed_at
+        return failed_at is not None and abs(self._now() - failed_at) < _BETWEEN_OPENINGS
+
+    def _opened(self, open_store: Callable[[int], Store]) -> Store:
+        if self._store is not None:
+            return self._store
+        self._store = store = open_store(self._writes)
+        if store.loss is not None:
+            _log.error(
+                "the state was lost: nobody logs in until the hold is over, or `breaker reset`",
+                why=store.loss.why,
+                until=f"{store.loss.at + self._hold.first:%Y-%m-%dT%H:%M:%SZ}",
+                **({"set_aside": store.loss.set_aside} if store.loss.set_aside else {}),
+            )
+        return store
 
 
 class Gate:
@@ -116,7 +228,7 @@ class Gate:
             return Failure(Reason.CREDENTIALS_UNREADABLE, str(error))
         parts = _parts(login)
         try:
-            decision = await self._keeper.ask(lambda store: self._decide(store, parts))
+            decision = await self._keeper.ask(lambda store: self._decide(store, parts), _not_sent)
         except StoreError as error:
             self._state = None
             return Skipped(SkipCause.STATE_UNAVAILABLE, str(error))
@@ -183,8 +295,8 @@ class Gate:
         return METHODS[type(self._login)].make(self._org, self._login, self._keeper.read)
 
     def _barring(self, state: LoginState, now: datetime) -> Refusal | None:
-        digest = self._digest or state.digest
-        return breaker.barring(state, digest, self._place, now) if digest else None
+        digest = state.digest if self._digest is None else self._digest
+        return None if digest is None else breaker.barring(state, digest, self._place, now)
 
     def _explained(self, denied: Denied) -> str:
         refusal = self._barring(self._state, self._keeper.now()) if self._state else None
@@ -210,6 +322,11 @@ class Gate:
         if parts is not None:
             self._digest = store.secret_digest(user, parts)
         self._state = store.login_state(user)
+
+
+def _not_sent(store: Store, decision: Permit | Denied) -> None:
+    if isinstance(decision, Permit):
+        store.abandon(decision)
 
 
 def _parts(login: LoginMethod) -> list[bytes]:

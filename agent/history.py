@@ -95,7 +95,7 @@ class History:
         while self._unwritten:
             batch, self._unwritten = self._unwritten, {}
             try:
-                await ask(partial(Store.keep_pasts, pasts=batch))
+                await ask(partial(Store.keep_pasts, kept=batch))
             except StoreError as error:
                 if not self._failing:
                     _log.warning("what orgs present cannot be kept", error=str(error))

@@ -387,6 +387,12 @@ class Reason(Enum):
         "A secret could not be read.",
         "See the message for the key; check file, permissions, variable or systemd credential.",
     )
+    STATE_LOST = (
+        "state_lost",
+        "The state was lost: nobody knows whether this secret was refused before.",
+        "Wait for one hold, or see that the user is not locked, then `breaker reset ORG`.",
+        _OPENS_BREAKER,
+    )
     INTERNAL = (
         "internal",
         "A bug in the agent; other orgs are not affected.",

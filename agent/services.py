@@ -19,7 +19,7 @@ from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.revocation import RevocationChecker, RevocationWatch
 from agent.runner import Services
-from agent.state import Board
+from agent.state import Board, NetworkTransition
 from agent.store import FILE_NAME, KeptPast, Store, StoreError
 
 _log: Final = structlog.get_logger(__name__)
@@ -34,17 +34,28 @@ def open_services(
     settings: AgentSettings,
     environ: Mapping[str, str],
     internal_error: Callable[[Component], None] = lambda _: None,
+    network_changed: Callable[[], None] = lambda: None,
 ) -> Services:
     """Return the services, with an empty board; `close_services` gives back what they hold.
 
-    When the store cannot be used it is logged, no login is ever admitted, and handshakes go on.
+    `network_changed` is told when `board.network_suspect` has changed; it is in the log already.
+    While the store cannot be used no login is admitted, and handshakes go on.
     """
-    store = _open_store(settings)
     hold = Hold(
         timedelta(seconds=settings.breaker_hold), timedelta(seconds=settings.breaker_hold_max)
     )
-    gatekeeper = Gatekeeper(store, hold, environ, now)
-    board = Board()
+    path = settings.state_directory / FILE_NAME
+
+    def open_store(writes: int) -> Store:
+        return Store.open_or_begin_anew(path, now(), hold.first, writes)
+
+    gatekeeper = Gatekeeper(open_store, hold, environ, now)
+
+    def tell(change: NetworkTransition) -> None:
+        _tell(change)
+        network_changed()
+
+    board = Board(tell)
     return Services(
         board=board,
         resolver=Resolver(settings.resolver_threads),
@@ -58,7 +69,7 @@ def open_services(
         clock=time.monotonic,
         internal_error=internal_error,
         leaves=Leaves(lambda name: board.get(name) is not None),
-        history=History() if store is None else History(_kept(store), gatekeeper.ask),
+        history=History(_kept(gatekeeper), gatekeeper.ask),
     )
 
 
@@ -68,18 +79,19 @@ async def close_services(services: Services) -> None:
     services.gatekeeper.close()
 
 
-def _open_store(settings: AgentSettings) -> Store | None:
-    """Return the store of the state directory, made if need be."""
-    try:
-        return Store.open(settings.state_directory / FILE_NAME)
-    except StoreError as error:
-        _log.error("no login will be made: the state directory cannot be used", error=str(error))
-        return None
+def _tell(change: NetworkTransition) -> None:
+    if change.suspect:
+        _log.warning(
+            "no org can be reached: this machine's own network seems to be down", orgs=change.orgs
+        )
+    else:
+        lasted = {} if change.lasted is None else {"lasted": str(change.lasted)}
+        _log.info("this machine's own network is not suspect any more", **lasted)
 
 
-def _kept(store: Store) -> Mapping[str, KeptPast]:
+def _kept(gatekeeper: Gatekeeper) -> Mapping[str, KeptPast]:
+    # Without it what orgs presented begins anew; that the store cannot be used is told already.
     try:
-        return store.pasts()
-    except StoreError as error:
-        _log.warning("what orgs presented before is not known", error=str(error))
+        return gatekeeper.ask_at_once(Store.pasts)
+    except StoreError:
         return {}

@@ -1,6 +1,8 @@
 """The gate before every login: what it admits, what it writes down, and what it tells of it."""
 
+import asyncio
 import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -49,12 +51,16 @@ class World:
         self.now = NOON
         self._keepers = []
 
-    def keeper(self):
+    def keeper(self, open_store=None, **differently):
         keeper = Gatekeeper(
-            Store.open(self.directory / FILE_NAME), Hold(), self.environ, lambda: self.now
+            open_store or self.open, Hold(), self.environ, lambda: self.now, **differently
         )
         self._keepers.append(keeper)
         return keeper
+
+    def open(self, writes=0):
+        """Open the store as the daemon does."""
+        return Store.open_or_begin_anew(self.directory / FILE_NAME, self.now, Hold().first, writes)
 
     def gate(self, org=EMEA):
         """Return a gate of a process of its own."""
@@ -306,35 +312,74 @@ async def test_after_its_end_the_gatekeeper_admits_nothing(world):
     assert cause(await gate.admit()) is SkipCause.STATE_UNAVAILABLE
 
 
-def is_removed(world, _):
-    shutil.rmtree(world.directory)
+async def test_a_state_file_that_cannot_be_written_for_a_while_stops_logins_for_that_while(world):
+    opened = []
 
+    def open_store(writes):
+        opened.append(world.open(writes))
+        return opened[-1]
 
-def is_read_only(_, store):
-    store._connection.execute("PRAGMA query_only = 1")
-
-
-@pytest.mark.parametrize(
-    ("strike", "known"), [(is_removed, (None, None)), (is_read_only, (False, 29))]
-)
-async def test_a_state_directory_that_fails_at_run_time_stops_the_logins_and_raises_nothing(
-    world, strike, known
-):
-    store = Store.open(world.directory / FILE_NAME)
-    keeper = Gatekeeper(store, Hold(), world.environ, lambda: world.now)
-    gate = keeper.gate(EMEA)
+    gate = world.keeper(open_store).gate(EMEA)
     assert isinstance(await gate.admit(), PasswordLogin)
-    strike(world, store)
+    opened[0]._connection.execute("PRAGMA query_only = 1")
 
     with capture_logs() as logs:
         await gate.done(WELL)
-        world.now += HOUR - MINUTE
-        said = await gate.admit()
-        await gate.not_sent()
-        await gate.refresh()
+        at_once = await gate.admit()
+        world.now += MINUTE
+        later = await gate.admit()
 
-    assert [(log["log_level"], log["org"]) for log in logs] == [("warning", "emea")]
-    assert cause(said) is SkipCause.STATE_UNAVAILABLE
-    assert FILE_NAME in said.detail
-    assert gate.limits() == known
-    keeper.close()
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == [
+        "no login will be made: the state directory cannot be used"
+    ]
+    assert logs[-1]["event"] == "the state directory can be used again"
+    assert cause(at_once) is SkipCause.STATE_UNAVAILABLE
+    assert FILE_NAME in at_once.detail
+    assert isinstance(later, PasswordLogin)
+    assert len(opened) == 2
+
+
+async def test_a_state_directory_that_is_gone_closes_no_breaker_until_the_hold_is_over(world):
+    gate = world.gate()
+    await login(gate, WELL)
+    shutil.rmtree(world.directory)
+
+    with capture_logs() as logs:
+        failed = await gate.admit()
+        world.now += MINUTE
+        rests = await gate.admit()
+    await gate.refresh()
+    limits = gate.limits()
+    world.now += Hold().first + MINUTE
+    tried = await gate.admit()
+
+    assert cause(failed) is SkipCause.STATE_UNAVAILABLE
+    assert cause(rests) is SkipCause.BREAKER_OPEN
+    assert [log["why"] for log in logs if log["event"].startswith("the state was lost")] == [
+        "it is gone"
+    ]
+    assert limits == (True, 30)
+    assert isinstance(tried, PasswordLogin)
+
+
+async def test_a_store_that_hangs_keeps_no_cycle_waiting_and_admits_nothing(world):
+    hangs = threading.Event()
+
+    def open_store(writes):
+        hangs.wait(10)
+        return world.open(writes)
+
+    gate = world.keeper(open_store, patience=0.05).gate(EMEA)
+
+    first, second = await gate.admit(), await gate.admit()
+    hangs.set()
+    await asyncio.sleep(0.2)
+    world.now += HOUR
+    after = await gate.admit()
+
+    assert cause(first) is cause(second) is SkipCause.STATE_UNAVAILABLE
+    assert "does not answer" in first.detail
+    assert isinstance(after, PasswordLogin)
+    # What was admitted too late was taken back.
+    await gate.refresh()
+    assert gate.limits() == (False, 29)

@@ -273,7 +273,10 @@ class Watch:
         self.simulators = {}
         self._resolver = Resolver(8)
         self._gatekeeper = Gatekeeper(
-            Store.open(folder / "state.sqlite"), Hold(), self.environ, lambda: datetime.now(UTC)
+            lambda _writes: Store.open(folder / "state.sqlite"),
+            Hold(),
+            self.environ,
+            lambda: datetime.now(UTC),
         )
         self._services = Services(
             board=self.board,
@@ -459,6 +462,9 @@ async def test_no_secret_comes_out_over_the_whole_list_of_scenarios(watch, writt
 class Broken:
     """A store with a bug."""
 
+    loss = None
+    writes = 0
+
     def secret_digest(self, user, parts):
         raise ZeroDivisionError(f"{user} has {len(parts)} parts")
 
@@ -470,7 +476,7 @@ async def test_no_secret_is_in_the_traceback_of_a_bug_that_strikes_while_it_is_i
     watch, written
 ):
     def broken(services):
-        keeper = Gatekeeper(Broken(), Hold(), watch.environ, services.now)
+        keeper = Gatekeeper(lambda _writes: Broken(), Hold(), watch.environ, services.now)
         return replace(services, gatekeeper=keeper)
 
     await watch.run(named(SCENARIOS["healthy"], "cursed"), services=broken)

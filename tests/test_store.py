@@ -29,12 +29,21 @@ from agent.breaker import (
 )
 from agent.reason import Reason
 from agent.result import SkipCause
-from agent.store import FILE_NAME, MIGRATIONS, Permit, Store, StoreError
+from agent.store import (
+    FILE_NAME,
+    KNOWN_NAME,
+    MIGRATIONS,
+    UNUSED_DAYS,
+    Permit,
+    Store,
+    StoreError,
+)
 from agent.succession import Earlier, Past, Succession
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 LIMITS = Limits(logins_per_hour=30)
 ADA = "ada@example.com"
 HERE = "acme.my.salesforce.com 64.0"
@@ -429,7 +438,7 @@ def test_the_files_are_readable_by_their_owner_only(store, tmp_path):
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
 
     assert modes == dict.fromkeys(
-        [FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", f"{FILE_NAME}.lock"], 0o600
+        [FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", f"{FILE_NAME}.lock", KNOWN_NAME], 0o600
     )
 
 
@@ -623,6 +632,50 @@ def test_a_file_of_version_1_is_brought_up_to_date_and_forgets_nothing(tmp_path)
     assert again.pasts()["emea"].read() == past()
     assert again.login_state(ADA).attempts == (NOON,)
     again.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_file_of_every_earlier_version_is_brought_up_to_date_without_a_loss(tmp_path, version):
+    old = sqlite3.connect(tmp_path / FILE_NAME)
+    for step in MIGRATIONS[:version]:
+        for statement in step:
+            old.execute(statement)
+    old.execute("INSERT INTO secret_key (key) VALUES (x'6b6579')")
+    old.execute("INSERT INTO login_user VALUES ('ada@example.com', 0)")
+    old.execute(f"PRAGMA user_version = {version}")
+    old.commit()
+    old.close()
+
+    store = Store.open_or_begin_anew(tmp_path / FILE_NAME, NOON, HOUR)
+
+    assert store.loss is None
+    assert store.users() == (ADA,)
+    assert isinstance(ask(store, ADA, "a", NOON), Permit)
+    store.close()
+
+
+def test_what_is_out_of_use_for_ninety_days_is_forgotten_and_nothing_before_that(store):
+    store.keep_pasts({"emea": past(), "gone": past()})
+    store.finish(admitted(store), NOON, REFUSED)
+    store.finish(admitted(store, user="bob@example.com"), NOON, REFUSED)
+
+    for day in range(1, UNUSED_DAYS):
+        assert store.tidy(["emea"], [ADA], NOON + day * DAY)
+        assert not store.tidy(["emea"], [ADA], NOON + day * DAY + HOUR), "once a day"
+    before = store.users(), set(store.pasts())
+    store.tidy(["emea"], [ADA], NOON + UNUSED_DAYS * DAY)
+
+    assert before == ((ADA, "bob@example.com"), {"emea", "gone"})
+    assert (store.users(), set(store.pasts())) == ((ADA,), {"emea"})
+
+
+def test_a_clock_that_was_a_year_ahead_for_a_day_forgets_nothing(store):
+    store.keep_pasts({"gone": past()})
+    store.tidy([], [], NOON)
+    store.tidy([], [], NOON + 365 * DAY)
+    store.tidy([], [], NOON + DAY)
+
+    assert set(store.pasts()) == {"gone"}
 
 
 def past(door="acme.my.salesforce.com:8443", **changes):
