@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:10843
 
-.PHONY: demo stack test install install-test format lint types imports check-tests lock clean
+.PHONY: demo stack test install install-test format lint types imports chaos check-tests dist deb lock clean
 
 demo: install ## runs the simulator, the agent and its endpoint together
 	$(BIN)/sfmtls-agent demo --listen $(LISTEN)
@@ -45,8 +45,20 @@ types:
 imports:
 	$(BIN)/lint-imports --no-cache
 
+chaos: install-test ## five minutes of faults at fifty orgs, checked against the far sides' own record
+	SFMTLS_CHAOS_SECONDS=300 SFMTLS_CHAOS_ORGS=50 $(BIN)/python -m pytest tests/test_chaos.py
+
 check-tests:
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+dist: install ## the wheel, the sdist, the manual page and the bill of materials
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+	$(BIN)/python scripts/make_man.py > dist/sfmtls-agent.1
+	$(BIN)/python scripts/make_sbom.py requirements.txt > dist/sfmtls-agent.cdx.json
+
+deb: install ## the Debian package (needs debhelper)
+	packaging/build_deb.sh --output dist
 
 lock: ## pins every dependency with its hashes (needs uv on PATH)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements.txt
@@ -54,4 +66,4 @@ lock: ## pins every dependency with its hashes (needs uv on PATH)
 	uv pip compile -q --group build -c requirements-test.txt --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements-build.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
