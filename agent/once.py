@@ -109,10 +109,15 @@ def breakers(settings: Settings, orgs: Sequence[Org]) -> list[BreakerShown]:
 
 
 def reset_breaker(settings: Settings, org: Org) -> None:
-    """Allow the org's user one more try; StoreError when that cannot be written."""
+    """Allow the org's user one more try; StoreError when that cannot be written.
+
+    A state that is lost is begun anew, as the daemon would: all other users rest for a while.
+    """
     if org.login is None:
         raise ValueError(f"org {org.name} has no login")
-    store = Store.open(settings.agent.state_directory / FILE_NAME)
+    path = settings.agent.state_directory / FILE_NAME
+    hold = timedelta(seconds=settings.agent.breaker_hold)
+    store = Store.open_or_begin_anew(path, now(), hold)
     try:
         store.reset(org.login.username, now())
     finally:

@@ -208,6 +208,77 @@ async def test_bytes_that_nobody_asked_for_are_not_the_answer_to_the_login(theat
     assert [ended.failure.reason for ended in gate.ended] == [Reason.INVALID_LOGIN]
 
 
+async def test_a_door_that_never_asks_is_told_as_that_and_why_the_request_failed_beside(
+    theatre, tmp_path
+):
+    async with ScriptedDoor(theatre, tmp_path, (False, 2, answers(http(NO_SESSION)))) as door:
+        open_to_all, _ = await cycle(theatre, door)
+    busy = http(b"", status="503 Service Unavailable")
+    async with ScriptedDoor(theatre, tmp_path, (False, 2, answers(busy))) as door:
+        failing, _ = await cycle(theatre, door)
+
+    assert open_to_all.outcomes[Probe.HANDSHAKE] == Failure(Reason.CLIENT_NOT_REQUESTED)
+    told = Failure(Reason.CLIENT_NOT_REQUESTED, "http_status: HTTP 503")
+    assert failing.outcomes[Probe.HANDSHAKE] == told
+    assert open_to_all.client_auth is failing.client_auth is ClientAuth.NOT_REQUESTED
+    assert open_to_all.outcomes[Probe.LOGIN] == Skipped(SkipCause.NO_VERDICT)
+
+
+# --- a cut connection and a clean close
+
+
+async def cut(_door, _reader, _writer):
+    # What a crash does: the kernel closes the connection, TLS says nothing.
+    raise ConnectionAbortedError
+
+
+async def close(_door, _reader, _writer):
+    return
+
+
+def after(response, ending):
+    """Return a play that gives an answer, maybe an empty one, and then ends like that."""
+
+    async def play(door, reader, writer):
+        await door.request(reader)
+        writer.write(response)
+        await writer.drain()
+        await ending(door, reader, writer)
+
+    return play
+
+
+# Without a length an answer ends with the connection (RFC 9112 §6.3), so only close_notify tells
+# that it is whole.
+ENDLESS = b"HTTP/1.1 500 Internal Server Error\r\n\r\n" + NO_SESSION
+HALF = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 999\r\n\r\n" + NO_SESSION
+NO_NOTIFY = "the connection was cut without close_notify"
+
+
+@pytest.mark.parametrize(
+    ("play", "detail"),
+    [
+        (close, "closed right after our answer about a certificate"),
+        (cut, "cut right after our answer about a certificate"),
+        (after(b"", close), "closed without an answer"),
+        (after(b"", cut), NO_NOTIFY),
+        (after(HALF, close), "closed in the middle of the answer"),
+        (after(HALF, cut), NO_NOTIFY),
+        (after(ENDLESS, close), None),
+        (after(ENDLESS, cut), NO_NOTIFY),
+    ],
+)
+async def test_a_connection_that_was_cut_is_told_from_one_that_was_closed(
+    play, detail, theatre, tmp_path
+):
+    async with ScriptedDoor(theatre, tmp_path, (True, 0, play)) as door:
+        result, _ = await cycle(theatre, door, due=frozenset({Probe.HANDSHAKE}))
+
+    expected = Failure(Reason.TLS_EOF, detail) if detail else Success()
+    assert result.outcomes[Probe.HANDSHAKE] == expected
+    assert result.client_auth is (ClientAuth.UNCONFIRMED if detail else ClientAuth.ACCEPTED)
+
+
 # --- time
 
 

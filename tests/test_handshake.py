@@ -289,7 +289,9 @@ def test_a_close_right_after_our_certificate_is_never_a_verdict(version, near_co
 
     near.receive(b"")
 
-    assert near.outcome.failure.reason is Reason.TLS_EOF
+    assert near.outcome.failure == Failure(
+        Reason.TLS_EOF, "cut right after our answer about a certificate"
+    )
     assert near.outcome.client_auth is ClientAuth.UNCONFIRMED
 
 
@@ -399,7 +401,63 @@ def test_a_clean_close_in_place_of_a_verdict_is_not_an_acceptance(near_context, 
     near.receive(far.outgoing.read())
 
     assert near.outcome.client_auth is ClientAuth.UNCONFIRMED
-    assert near.outcome.failure.reason is Reason.TLS_EOF
+    assert near.outcome.failure == Failure(
+        Reason.TLS_EOF, "closed right after our answer about a certificate"
+    )
+
+
+# --- a certificate that is asked for after the handshake (RFC 8446 §4.6.2)
+
+
+def asked_late(context, far_context):
+    """Shake hands with a server that does not ask, then let it ask; both sides go on once."""
+    demanding = far_context(TlsVersion.TLS_1_3)
+    demanding.post_handshake_auth = True
+    far = Far(demanding, tickets=0)
+    near = shake_hands(context, far)
+    assert near.outcome.client_auth is ClientAuth.NOT_REQUESTED
+    assert near.seen() == near.outcome, "nothing has come after it"
+    assert not near.has_to_send
+
+    far.tls.verify_client_post_handshake()
+    far.tls.do_handshake()
+    near.receive(far.outgoing.read())
+    assert near.read() is None
+    assert near.has_to_send
+    far.incoming.write(near.to_send())
+    return near, far
+
+
+def test_a_certificate_that_is_asked_for_late_is_sent_and_then_the_application_has_the_word(
+    near_context, far_context
+):
+    near, far = asked_late(near_context(), far_context)
+    with pytest.raises(ssl.SSLWantReadError):
+        far.tls.read(1)
+
+    assert far.tls.getpeercert(), "the server has it, and verified it"
+    assert far.outgoing.read() == b"", "and says nothing"
+    seen = near.seen()
+    assert (seen.certificate_requested, seen.certificate_sent) == (True, True)
+    assert seen.client_auth is ClientAuth.UNCONFIRMED, "TLS 1.3 tells only of refusals"
+    assert (seen.alert, seen.failure) == (None, None)
+
+
+@pytest.mark.parametrize("defect", REFUSALS)
+def test_a_certificate_that_is_asked_for_late_and_refused_is_rejected_with_the_alert(
+    defect, near_context, far_context
+):
+    reason, alert = REFUSALS[defect]
+    near, far = asked_late(near_context(defect), far_context)
+    with pytest.raises(ssl.SSLError):
+        far.tls.read(1)
+    near.receive(far.outgoing.read())
+
+    failure = near.read()
+
+    assert failure.reason is reason
+    assert near.seen().client_auth is ClientAuth.REJECTED
+    assert near.seen().alert == (alert or NO_CERTIFICATE_ALERT[TlsVersion.TLS_1_3])
 
 
 @pytest.mark.parametrize(

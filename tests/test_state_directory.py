@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from agent.daemon import Daemon
-from agent.store import FILE_NAME, KNOWN_NAME, Store
+from agent.once import reset_breaker
+from agent.store import FILE_NAME, KNOWN_NAME
 
 LOST = "the state was lost: nobody logs in until the hold is over, or `breaker reset`"
 
@@ -82,11 +83,9 @@ async def running(fleet):
         await daemon.stop()
 
 
-def allow(agent, state):
+def allow(fleet):
     """Do what `breaker reset` does."""
-    store = Store.open(state / FILE_NAME)
-    store.reset("probe@emea.example", agent.daemon._services.now())
-    store.close()
+    reset_breaker(hurried(fleet.file), hurried(fleet.file).orgs["emea"])
 
 
 async def logged_in(fleet):
@@ -147,7 +146,7 @@ async def test_after_a_loss_nobody_logs_in_until_an_operator_says_so(fleet, stat
             await agent.cycles(2)
             during, handshake = agent.record.logins, await agent.handshake()
             breaker = await agent.breaker_open()
-            allow(agent, state)
+            allow(fleet)
             await until(lambda: agent.record.logins > before)
 
     told = [entry for entry in logs if entry["event"] == LOST]
@@ -168,6 +167,7 @@ async def test_a_restart_without_a_loss_logs_in_at_once(fleet, state):
         async with running(fleet) as agent:
             before = agent.record.logins
             await until(lambda: agent.record.logins > before)
+            await agent.cycles(0)
             assert await agent.breaker_open() == 0
 
     assert [entry for entry in logs if entry["event"] == LOST] == []
@@ -205,12 +205,13 @@ async def test_a_directory_that_goes_away_and_comes_back_closes_no_breaker(fleet
         during = agent.record.logins
         await agent.cycles(2)
         handshake, held = await agent.handshake(), agent.record.logins == during
-        shutil.rmtree(state, ignore_errors=True)
+        await until((state / FILE_NAME).exists)
+        shutil.rmtree(state)
         (fleet.folder / "away").rename(state)
         await agent.cycles(6)
         # Logins may have been lost in between: nobody knows.
         held_later, breaker = agent.record.logins == during, await agent.breaker_open()
-        allow(agent, state)
+        allow(fleet)
         await until(lambda: agent.record.logins > during)
 
     assert (handshake, breaker) == (1, 1)

@@ -3,7 +3,8 @@
 The verdict on our certificate takes three looks, in this order and before any password is sent: the
 handshake's return; a short read before the first write, since a TLS 1.3 server judges us after our
 side is done (RFC 8446 §4.4.2.4); and one request without credentials, since a server may accept
-anything in TLS and refuse with a web page. Only then may a login follow, on the same connection.
+anything in TLS and refuse with a web page, or ask for the certificate only now. Only then may a
+login follow, on the same connection.
 
 A probe reports what it saw; it never says whether that is good (see `agent.policy`).
 """
@@ -158,11 +159,6 @@ class _Cycle:
             self.outcomes[Probe.HANDSHAKE] = opened.failure
             return
         self._handshake = opened.handshake
-        if opened.handshake.client_auth is ClientAuth.NOT_REQUESTED:
-            opened.channel.close()
-            self._client_auth = ClientAuth.NOT_REQUESTED
-            self.outcomes[Probe.HANDSHAKE] = Failure(Reason.CLIENT_NOT_REQUESTED)
-            return
         pinned = way if self._org.endpoint.proxy else replace(way, address=opened.address)
         session: tuple[Secret, ...] = ()
         async with self._conversation(opened, pinned, keys.presenting, self._watch) as talk:
@@ -173,10 +169,16 @@ class _Cycle:
             await self._beside(way, pinned, keys, session)
 
     async def _knock(self, talk: Conversation) -> Failure | None:
+        asked_at_once = talk.handshake.certificate_requested
         self._client_auth, failure, answer = await talk.knock(Stage.DOOR)
         self._clock_skew = self._skew(answer)
-        self._handshake = replace(talk.handshake, alert=talk.alert)
-        self.outcomes[Probe.HANDSHAKE] = failure or Success()
+        self._handshake = talk.handshake
+        if not self._handshake.certificate_requested:
+            # That is the news, however the request ended.
+            self._client_auth = ClientAuth.NOT_REQUESTED
+            failure = Failure(Reason.CLIENT_NOT_REQUESTED, str(failure or ""))
+        late = "" if asked_at_once else "it asked for our certificate only after a request"
+        self.outcomes[Probe.HANDSHAKE] = failure or Success(late)
         return failure
 
     async def _log_in(self, talk: Conversation) -> tuple[Secret, ...]:
@@ -256,6 +258,7 @@ class _Cycle:
         else:
             async with self._conversation(opened, way, keys.bare, watch) as talk:
                 verdict, failure, _ = await talk.knock()
+                handshake = talk.handshake
         if failure is None:
             return Failure(Reason.DOOR_OPEN_WITHOUT_CERTIFICATE)
         if verdict in {ClientAuth.REJECTED, ClientAuth.SOFT_REJECTED}:

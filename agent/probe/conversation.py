@@ -51,21 +51,19 @@ class Conversation:
 
     @property
     def handshake(self) -> HandshakeOutcome:
-        """What the handshake of the connection in use showed."""
-        return self._opened.handshake
-
-    @property
-    def alert(self) -> str | None:
-        """The last fatal TLS alert on the connection in use."""
-        return self._opened.channel.alert
+        """What the handshake of the connection in use showed, and what has come after it."""
+        return self._opened.channel.seen()
 
     async def knock(
         self, stage: Stage | None = None
     ) -> tuple[ClientAuth, Failure | None, Response | None]:
-        """Ask the door without credentials; return its verdict, why it is shut, and the answer."""
+        """Ask the door without credentials; return its verdict, why it is shut, and the answer.
+
+        Whether it asked for a certificate at all is in `handshake` afterwards.
+        """
         answer = await self._exchange(door_request(self._path), stage)
         if isinstance(answer, Failure):
-            return verdict_of(self.alert), answer, None
+            return verdict_of(self.handshake.alert), answer, None
         return *door_verdict(answer), answer
 
     async def post(self, request: Request, stage: Stage | None = None) -> Response | Failure:
@@ -112,6 +110,8 @@ class Conversation:
         if failure is not None:
             return failure
         _, failure, _ = await self.knock()
+        if failure is None and not self.handshake.certificate_requested:
+            return Failure(Reason.CLIENT_NOT_REQUESTED, "another connection to it did ask")
         if failure is not None or self._is_usable():
             return failure
         # A door that closes after each answer cannot be knocked at and then used: there the word
@@ -135,8 +135,6 @@ class Conversation:
         await self._http.aclose()
         self._opened = opened
         self._http = HttpClient(opened.channel, self._way.endpoint.authority)
-        if opened.handshake.client_auth is ClientAuth.NOT_REQUESTED:
-            return Failure(Reason.CLIENT_NOT_REQUESTED, "another connection to it did ask")
         return None
 
     async def __aenter__(self) -> Self:

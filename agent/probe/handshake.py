@@ -3,7 +3,8 @@
 A server can refuse a client certificate in three places, and this module sees the first two: inside
 the handshake (TLS 1.2), and *after* our side thinks the handshake is done (TLS 1.3). The third, a
 web page, needs a request (see `agent.probe`). So an outcome of ACCEPTED here means that the TLS
-layer has let us in, no more.
+layer has let us in, no more. Nor is NOT_REQUESTED the last word: a server may ask once it has read
+a request, by renegotiation (TLS 1.2) or post-handshake authentication (TLS 1.3); see `seen`.
 
 It must never know sockets, clocks or event loops: whoever carries the bytes does.
 """
@@ -169,6 +170,21 @@ class Handshake:
             self.outcome = self._outcome(ClientAuth.UNCONFIRMED)
         return self.outcome
 
+    def seen(self) -> HandshakeOutcome:
+        """Return the outcome with what came after it: an alert, a late request for a certificate.
+
+        A verdict on what a late request brought is an alert, or stands in the application's answer.
+        """
+        outcome = self.give_up_waiting()
+        asked_late = self._tls.request_message is not None and not outcome.certificate_requested
+        verdict = verdict_of(self.alert) if asked_late else outcome.client_auth
+        return self._outcome(verdict, outcome.failure)
+
+    @property
+    def has_to_send(self) -> bool:
+        """Bytes wait to go out."""
+        return self._outgoing.pending > 0
+
     def write(self, plaintext: bytes) -> None:
         """Encrypt application data; `to_send` then has it. A dead connection drops it."""
         try:
@@ -221,21 +237,22 @@ class Handshake:
                 if self._early:
                     self.outcome = self._outcome(ClientAuth.ACCEPTED)
                 else:
-                    self._closed()
+                    self._ended("closed")
         except ssl.SSLWantReadError:
             if self.established and self._tls.session_ticket:
                 self.outcome = self._outcome(ClientAuth.ACCEPTED)
         except ssl.SSLCertVerificationError as error:
             self.outcome = self._failed(self._untrusted(error))
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            self._closed()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            self._ended("cut" if isinstance(error, ssl.SSLEOFError) else "closed")
         except ssl.SSLError as error:
             self.outcome = self._alerted() if self._tls.alert else self._failed(_complaint(error))
 
-    def _closed(self) -> None:
-        # Some servers refuse like this (Node, Java's HttpsServer), but nobody said so.
+    def _ended(self, how: str) -> None:
+        # Some servers refuse like this (Node and Java's HttpsServer cut, nginx's stream module
+        # closes), but nobody said so.
         when = "right after" if self._tls.answered_request else "before"
-        self.broken(Failure(Reason.TLS_EOF, f"closed {when} our answer about a certificate"))
+        self.broken(Failure(Reason.TLS_EOF, f"{how} {when} our answer about a certificate"))
 
     def _alerted(self) -> HandshakeOutcome:
         if self._tls.answered_request:

@@ -142,8 +142,6 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
             match await self._next_event():
                 case h11.Response() as response:
                     return response
-                case h11.ConnectionClosed():
-                    raise _BrokenError(Failure(Reason.TLS_EOF, "closed without an answer"))
                 case _:
                     continue  # 100 Continue and its kin (RFC 9110 §15.2)
 
@@ -175,7 +173,13 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
         if isinstance(data, Failure):
             raise _BrokenError(data)
         self._closed = not data
+        if self._closed and self._is_unanswered():
+            raise _BrokenError(Failure(Reason.TLS_EOF, "closed without an answer"))
         self._protocol.receive_data(data)
+
+    def _is_unanswered(self) -> bool:
+        begun, _ = self._protocol.trailing_data
+        return self._protocol.their_state is h11.SEND_RESPONSE and not begun
 
     def _malformed(self) -> Failure:
         if self._closed:

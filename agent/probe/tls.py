@@ -41,6 +41,9 @@ def client_context(
     # Python sets it by default where OpenSSL (3.0 on) has it, and then a cut connection looks like
     # a clean close.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    # A server may ask for the certificate only once it knows what is wanted (RFC 8446 §4.6.2), and
+    # may not unless we offer it: Apache then answers 403 to the best of certificates.
+    context.post_handshake_auth = True
     observe(context)
     return _trust(context, trust) or (identity and _present(context, identity)) or context
 
@@ -107,10 +110,9 @@ class Channel:
         # Once the connection is broken, this says why; what had arrived is still read.
         self._broken: Failure | None = None
 
-    @property
-    def alert(self) -> str | None:
-        """The last fatal alert that the server sent."""
-        return self._handshake.alert
+    def seen(self) -> HandshakeOutcome:
+        """Return what the handshake showed, and what has come after it."""
+        return self._handshake.seen()
 
     async def establish(self) -> HandshakeOutcome | None:
         """Drive the handshake until our side is done (None) or it has failed."""
@@ -139,17 +141,19 @@ class Channel:
     async def receive(self) -> bytes | Failure:
         """Return application data, empty after a clean close, or why there is none."""
         while (data := self._handshake.read()) is None:
+            # What was read may want an answer: a server may ask for our certificate only now.
+            await self._flush()
             if failure := await self._fill():
                 return failure
         return data
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing has come that nobody asked for: data, an alert or a close."""
+        """Tell whether nothing came that nobody asked for: data, an alert, a close, a handshake."""
         while (arrived := self._connection.receive_now()) is not None:
             if isinstance(arrived, Failure) or not arrived:
                 return False
             self._handshake.receive(arrived)
-        return self._handshake.read() is None
+        return self._handshake.read() is None and not self._handshake.has_to_send
 
     def close(self) -> None:
         """Let go of the connection."""
