@@ -93,9 +93,13 @@ class Turmoil:
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
-        await self._until(lambda: "listening" in self.log(), 20)
-        self.url = "http://" + re.search(r"127\.0\.0\.1:\d+", self.log()).group()
-        await self._healthy()
+        try:
+            await self._until(lambda: "listening" in self.log(), 20)
+            self.url = "http://" + re.search(r"127\.0\.0\.1:\d+", self.log()).group()
+            await self._healthy()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_error):

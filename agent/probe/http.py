@@ -111,6 +111,7 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
         self._channel = channel
         self._protocol = h11.Connection(h11.CLIENT)
         self._closed = False
+        self._answering = False  # the head of an answer was read
 
     @property
     def reusable(self) -> bool:
@@ -138,9 +139,11 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
         await self._channel.send(data)
 
     async def _head(self) -> h11.Response:
+        self._answering = False
         while True:
             match await self._next_event():
                 case h11.Response() as response:
+                    self._answering = True
                     return response
                 case _:
                     continue  # 100 Continue and its kin (RFC 9110 §15.2)
@@ -182,7 +185,10 @@ class _ChannelTransport(httpx.AsyncBaseTransport):
         return self._protocol.their_state is h11.SEND_RESPONSE and not begun
 
     def _malformed(self) -> Failure:
-        if self._closed:
+        begun, _ = self._protocol.trailing_data
+        # Something else on this port may say its name and close.
+        foreign = not self._answering and not b"HTTP/".startswith(begun[:5])
+        if self._closed and not foreign:
             return Failure(Reason.TLS_EOF, "closed in the middle of the answer")
         return Failure(Reason.HTTP_MALFORMED, "not an HTTP/1.1 answer")
 
