@@ -102,6 +102,13 @@ def test_an_answer_that_ends_in_the_middle_was_cut_and_is_no_other_protocol(cut)
     assert answered([cut]) == Failure(Reason.TLS_EOF, "closed in the middle of the answer")
 
 
+@pytest.mark.parametrize("where", [b"\x01", b"https://example.com:port/", b"x:y", b"//", b"\xff"])
+def test_a_redirect_to_what_is_no_address_is_a_redirect_all_the_same(where):
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n"
+
+    assert answered([head % where]).status == 302
+
+
 def test_every_seed_is_read_as_what_it_is():
     read = [answered([seed] if seed else []) for seed in SEEDS]
 

@@ -58,15 +58,17 @@ class HttpClient:
 
     async def post(self, request: Request) -> Response | Failure:
         """Send one request and return the whole answer, decoded, or why there is none."""
+        built = self._client.build_request(
+            "POST", request.path, headers=list(request.headers), content=request.body
+        )
         try:
-            async with self._client.stream(
-                "POST", request.path, headers=list(request.headers), content=request.body
-            ) as response:
-                return Response(
-                    status=response.status_code,
-                    headers={name.lower(): value for name, value in response.headers.items()},
-                    body=await _read(response),
-                )
+            # Not through the client: it reads Location= even if it does not follow, and raises.
+            response = await self._transport.handle_async_request(built)
+            return Response(
+                status=response.status_code,
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=await _read(response),
+            )
         except _BrokenError as broken:
             return broken.failure
 
