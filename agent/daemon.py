@@ -125,6 +125,7 @@ class Daemon:
         self._tidying: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._stopping = False
+        self._refused = False
         self._web = WebServer(
             create_app(
                 Exposition(self._board, self._instruments),
@@ -235,6 +236,7 @@ class Daemon:
             if self._stopping:
                 return False
             self._notifier.reloading()
+            self._refused = True
             try:
                 # Thousands of orgs take a while to read; probes go on meanwhile.
                 await self._take(await asyncio.to_thread(self._load))
@@ -245,6 +247,7 @@ class Daemon:
                 _log.exception("a bug in the agent stopped the reload")
                 self._instruments.internal_error(Component.RELOAD)
             else:
+                self._refused = False
                 self._instruments.config_loaded(now())
                 return True
             finally:
@@ -329,7 +332,8 @@ class Daemon:
         return Facts(agent.__version__, len(snapshots), seen)
 
     def _say_status(self) -> None:
-        self._notifier.status(f"watching {len(self._runners)} orgs")
+        refused = "; the last reload was refused, the log says why" if self._refused else ""
+        self._notifier.status(f"watching {len(self._runners)} orgs{refused}")
 
 
 def _tidied(store: Store, orgs: Collection[str], users: Collection[str]) -> None:

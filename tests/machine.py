@@ -11,8 +11,8 @@
 It is a container of systemd-nspawn that boots in less than a second and ends in less than two. It
 has loopback and no other network. What is written in it is gone with it; only the folder that it
 boots from stays, in the user's cache, so that the next machine need not be installed. Any number
-may run at once. It needs root, and Debian's packages systemd-container and mmdebstrap; `booted`
-skips the test where they are not to be had, and fails it when CI=true.
+may run at once. It needs root, namespaces, and Debian's packages systemd-container and mmdebstrap;
+`prepared` skips the test where they are not to be had, and fails it when CI=true.
 
 Not in force in it, because nspawn does not pass them on: MemoryMax=, MemorySwapMax=, TasksMax=.
 Options must not bind anything into /tmp, where the machine mounts its own.
@@ -147,7 +147,7 @@ class Machine:
 @contextmanager
 def booted(*options: str) -> Iterator[Machine]:
     """Boot a machine with these options of systemd-nspawn, and give it until it is halted."""
-    root = _installed()
+    root = prepared()
     environment = {
         **os.environ,
         # Without the unified hierarchy and BPF (below), IPAddressDeny= is silently not in force.
@@ -155,17 +155,19 @@ def booted(*options: str) -> Iterator[Machine]:
         # Several machines may share a folder that none writes to.
         "SYSTEMD_NSPAWN_LOCK": "0",
     }
-    with tempfile.TemporaryDirectory(prefix="sfmtls-machine-") as folder:
+    # A host name, which a temporary folder's name need not be.
+    name = f"sfmtls-{uuid.uuid4().hex[:12]}"
+    with tempfile.TemporaryDirectory() as folder, _control_group(name) as group:
         log = Path(folder) / "console.log"
         with log.open("wb") as console:
             container = subprocess.Popen(
                 [
+                    *group,
                     "systemd-nspawn",
                     "--quiet",
                     "--register=no",
                     "--keep-unit",
-                    # A host name, which the folder's need not be.
-                    f"--machine=sfmtls-{uuid.uuid4().hex[:12]}",
+                    f"--machine={name}",
                     "--volatile=overlay",
                     "--private-network",
                     "--resolv-conf=off",
@@ -187,6 +189,28 @@ def booted(*options: str) -> Iterator[Machine]:
             yield _booted(container, log)
         finally:
             _halt(container)
+
+
+@contextmanager
+def _control_group(name: str) -> Iterator[list[str]]:
+    """Give the words before a command that let it run in a control group of its own.
+
+    Else the systemds of two machines would take each other's services for their own.
+    """
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    top = next((mount[1] for mount in mounts if mount[2] == "cgroup2"), None)
+    own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    if top is None or own is None:
+        yield []
+        return
+    group = Path(f"{top}{own[1]}") / name
+    group.mkdir()
+    try:
+        yield ["sh", "-c", 'echo $$ > "$0" && exec "$@"', f"{group}/cgroup.procs"]
+    finally:
+        # Its machine has ended; the groups that it made are empty.
+        for folder, _, _ in os.walk(group, topdown=False):
+            Path(folder).rmdir()
 
 
 def _entering(pid: int) -> list[str]:
@@ -283,13 +307,17 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _installed() -> Path:
-    """Return the folder that machines boot from; it is made when there is none yet."""
+def prepared() -> Path:
+    """Return the folder that machines boot from, which is made when there is none yet."""
     if os.geteuid():
         unavailable("only root may boot a machine")
-    for program in ("mmdebstrap", "nsenter", "systemd-nspawn"):
+    for program in ("mmdebstrap", "nsenter", "systemd-nspawn", "unshare"):
         if shutil.which(program) is None:
             unavailable(f"{program} is not installed; .ci/run installs what component tests need")
+    spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--mount-proc")
+    made = subprocess.run(["unshare", *spaces, "true"], check=False, capture_output=True, text=True)
+    if made.returncode:
+        unavailable(f"no namespaces may be made here: {made.stderr.strip()}")
     wanted = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
     folder = cache() / f"{SUITE}-{wanted}"
     with alone(folder) as missing:
