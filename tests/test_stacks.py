@@ -22,7 +22,10 @@ from doors import TIMEOUTS, Gate, Stage
 from stack_servers import VERSIONS, Ports, s_server, started, write_material
 
 from agent import identity, probe
+from agent.diagnosis import diagnose
+from agent.judge import Judge
 from agent.org import Endpoint, FromFile, Org, PasswordCredentials, TrustAnchors
+from agent.policy.tables import shipped_tables
 from agent.probe import Keys, Plan
 from agent.probe.dns import Resolver
 from agent.probe.tls import client_context
@@ -45,6 +48,13 @@ the cell as it stands here: `tests/test_stacks.py` writes this page and compares
 purpose clientAuth, "intermediate missing" is sent without the certificate of its issuer. The reason
 is the server's word, not the cause: one cause has many words, and some servers just close, which
 proves nothing (`unconfirmed`). [tls_eof](runbooks/reasons/tls_eof.md) tells what to do then.
+
+What the agent says is likely behind it does not depend on the server: `no_certificate_sent`,
+`client_certificate_self_signed`, `client_certificate_expired`, `client_certificate_not_yet_valid`,
+`client_certificate_not_for_clients` or `client_intermediate_missing`, in every cell of that column
+that is not accepted. An untrusted one, whose file has no fault, is `client_issuer_not_accepted`
+where the server names those that it accepts, `client_root_unknown` where it does not, and
+`closed_after_certificate` where it just closes. [Causes](causes.md) explains them.
 
 In a Location, Apache asks only once it has read a request: by renegotiation in TLS 1.2, by
 post-handshake authentication in TLS 1.3. The agent offers both.
@@ -89,6 +99,30 @@ def every(state: ClientAuth, reason: Reason, **others: Cell) -> Cells:
 def rejected(reason: Reason) -> Cell:
     """Return the cell of a refusal inside TLS."""
     return Cell(ClientAuth.REJECTED, reason)
+
+
+# What the agent must make of each defect, from its own file and whatever the server said of it.
+CAUSES: Final[Mapping[ClientCertificate, str]] = {
+    ClientCertificate.NONE: "no_certificate_sent",
+    ClientCertificate.SELF_SIGNED: "client_certificate_self_signed",
+    ClientCertificate.EXPIRED: "client_certificate_expired",
+    ClientCertificate.NOT_YET_VALID: "client_certificate_not_yet_valid",
+    ClientCertificate.SERVER_AUTH_ONLY: "client_certificate_not_for_clients",
+    ClientCertificate.INTERMEDIATE_MISSING: "client_intermediate_missing",
+}
+
+
+def cause_of(door: Door, client: ClientCertificate) -> str | None:
+    """Return the cause that comes first; None when the door opened."""
+    cell = door.cells[client]
+    if cell.state is ClientAuth.ACCEPTED:
+        return None
+    if client is not ClientCertificate.UNKNOWN_CA:
+        return CAUSES[client]
+    # The file itself has no fault. Some servers just close, and only some name whom they trust.
+    if cell.state is ClientAuth.UNCONFIRMED:
+        return "closed_after_certificate"
+    return "client_root_unknown" if door.family == "python" else "client_issuer_not_accepted"
 
 
 # OpenSSL has an alert for each result of its verification (ssl/statem/statem_lib.c,
@@ -204,11 +238,13 @@ def port_of(stage):
         yield port
 
 
-async def knock(stage: Stage, port: int, keys: Keys, *due: Probe) -> ProbeResult:
+def org_of(stage: Stage, port: int) -> Org:
     endpoint = Endpoint("healthy.my.salesforce.com", connect_to=("127.0.0.1", port))
-    source = stage.source(ClientCertificate.GOOD)
-    org = Org("org", endpoint, source, timeouts=TIMEOUTS)
-    plan = Plan(org, keys, frozenset({Probe.HANDSHAKE, *due}))
+    return Org("org", endpoint, stage.source(ClientCertificate.GOOD), timeouts=TIMEOUTS)
+
+
+async def knock(stage: Stage, port: int, keys: Keys, *due: Probe) -> ProbeResult:
+    plan = Plan(org_of(stage, port), keys, frozenset({Probe.HANDSHAKE, *due}))
     return await probe.run(plan, Resolver(1), lambda: datetime.now(UTC))
 
 
@@ -227,6 +263,20 @@ async def test_the_verdict_and_its_reason_are_right(port_of, door, version, clie
     assert result.handshake.certificate_requested
     assert result.handshake.certificate_sent is (client is not ClientCertificate.NONE)
     assert len(result.server_chain) == 2, "the server's chain is known whatever happens"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@each_door()
+async def test_the_likeliest_cause_is_the_defect_whatever_the_server_calls_it(
+    port_of, door, version, client, stage
+):
+    port = port_of(door, version)
+    result = await knock(stage, port, stage.keys(client))
+
+    judged = Judge(org_of(stage, port), shipped_tables()).judge(result, None, datetime.now(UTC))
+    best = next(iter(diagnose(result, judged.judgement)), None)
+
+    assert (best.name if best else None) == cause_of(door, client)
 
 
 @each_door()
