@@ -18,6 +18,8 @@ import click
 import agent
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agent.config import Settings
     from agent.org import Org
 
@@ -39,6 +41,7 @@ _config: Final = click.option(
     show_default=True,
     help="The configuration file.",
 )
+_every: Final = click.option("--all", "every", is_flag=True, help="All orgs, later ones included.")
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -414,6 +417,88 @@ def breaker_reset(org: str, config: Path) -> None:
     click.echo(f"{org}: one login may be tried; if it is refused, the breaker opens again")
 
 
+@_app.group()
+def maintenance() -> None:
+    """Start, stop or list maintenance.
+
+    While it lasts nobody logs in to the org, and handshakes go on; the metric sfmtls_maintenance
+    keeps its alerts back. Windows that come again stand in the configuration.
+    """
+
+
+@maintenance.command("start")
+@_orgs("The orgs that go into maintenance.")
+@_config
+@_every
+@click.option("--for", "duration", metavar="TIME", help="How long, such as 2h.")
+@click.option("--until", metavar="MOMENT", help="Until when, such as 2026-12-01T06:00:00Z.")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever reads it later.")
+def maintenance_start(
+    orgs: tuple[str, ...],
+    *,
+    config: Path,
+    every: bool,
+    duration: str | None,
+    until: str | None,
+    reason: str,
+) -> None:
+    """Let nobody log in for a while.
+
+    It ends by itself, and counts in place of what was started before for the same orgs. A running
+    daemon knows it in its next cycle of the org.
+    """
+    from datetime import UTC, datetime
+
+    from agent import downtime, terminal_maintenance
+
+    now = datetime.now(UTC)
+    ends, why = _end(duration, until, now), _one_line(reason)
+    settings = _settings(config)
+    names = _maintained(settings, orgs, every=every)
+    _store_answer(downtime.start, settings, names, now, ends, why)
+    terminal_maintenance.print_started(names, ends)
+
+
+@maintenance.command("stop")
+@_orgs("The orgs whose maintenance ends.")
+@_config
+@_every
+def maintenance_stop(orgs: tuple[str, ...], *, config: Path, every: bool) -> None:
+    """End what was started.
+
+    With --all that is everything that was started. What the configuration says goes on.
+    """
+    from datetime import UTC, datetime
+
+    from agent import downtime, terminal_maintenance
+
+    settings = _settings(config)
+    names = _maintained(settings, orgs, every=every)
+    stopped = _store_answer(downtime.stop, settings, names, datetime.now(UTC))
+    terminal_maintenance.print_stopped(names, stopped)
+
+
+@maintenance.command("list")
+@_config
+@_json
+def maintenance_list(*, config: Path, as_json: bool) -> None:
+    """Show what is under way and what comes next.
+
+    Both what was started by command and what the configuration says.
+    """
+    from datetime import UTC, datetime
+
+    from agent import downtime, terminal_maintenance
+
+    now = datetime.now(UTC)
+    found = _store_answer(downtime.listed, _settings(config), now)
+    if as_json:
+        rows = terminal_maintenance.as_json(found, now)
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        terminal_maintenance.print_listed(found, now)
+
+
 @_app.command()
 @click.option(
     "--scenario",
@@ -511,6 +596,48 @@ def _chosen(settings: Settings, names: Sequence[str]) -> list[Org]:
         known = ", ".join(settings.orgs)
         _fail(f"no org named {', '.join(unknown)} is configured; there are: {known}", EX_CONFIG)
     return [settings.orgs[name] for name in dict.fromkeys(names)]
+
+
+def _maintained(settings: Settings, orgs: Sequence[str], *, every: bool) -> list[str]:
+    from agent.maintenance import EVERY_ORG
+
+    if bool(orgs) == every:
+        raise click.UsageError("name the orgs, or say --all")
+    return [EVERY_ORG] if every else [org.name for org in _chosen(settings, orgs)]
+
+
+def _end(duration: str | None, until: str | None, now: datetime) -> datetime:
+    """Return the moment at which maintenance ends, from the two options that can say it."""
+    from datetime import datetime, timedelta
+
+    from agent.config import moment
+
+    if (duration is None) == (until is None):
+        raise click.UsageError("say how long: --for TIME or --until MOMENT")
+    if until is None:
+        return now + timedelta(seconds=_seconds(duration) or 0)
+    try:
+        ends = datetime.fromisoformat(until)
+    except ValueError:
+        raise click.UsageError("--until must look like 2026-12-01T06:00:00Z") from None
+    try:
+        ends = moment(ends)
+    except ValueError as error:
+        raise click.UsageError(f"--until {error}") from error
+    if ends <= now:
+        raise click.UsageError("--until is over already")
+    if ends > now + timedelta(days=366):
+        raise click.UsageError("--until is more than a year away")
+    return ends
+
+
+def _one_line(reason: str) -> str:
+    from agent.config import one_line
+
+    try:
+        return one_line(reason) if reason else ""
+    except ValueError as error:
+        raise click.UsageError(f"--reason {error}") from error
 
 
 def _store_answer(question: Callable[..., _Answer], *arguments: object) -> _Answer:

@@ -1,4 +1,4 @@
-"""The gate before every login: asks the breaker and the budget, and records the attempt first.
+"""The gate before every login: asks maintenance, breaker and budget, and records the attempt first.
 
 A login is made only after its attempt is on disk, so that a kill between sending and bookkeeping
 loses nothing; without a store there is no login, while handshakes go on. Secrets are read here, at
@@ -22,6 +22,7 @@ from agent import breaker, credentials
 from agent.breaker import Denied, Limits, LoginState, Refusal
 from agent.credentials import CredentialError, Secret
 from agent.login import METHODS, LoginMethod
+from agent.maintenance import Window, in_force, started_for
 from agent.org import Org, PasswordCredentials, SecretSource
 from agent.reason import Reason
 from agent.result import Failure, LoginOutcome, Refused, SkipCause, Skipped
@@ -33,6 +34,7 @@ _Answer = TypeVar("_Answer")
 _PATIENCE_SECONDS: Final = 3.0
 _AT_START: Final = 10
 _BETWEEN_OPENINGS: Final = timedelta(seconds=5)
+_BETWEEN_LOOKS: Final = timedelta(seconds=1)
 _HANGS: Final = "the state directory does not answer"
 
 _log: Final = structlog.get_logger(__name__)
@@ -71,6 +73,8 @@ class Gatekeeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._overdue: Future[Any] | None = None
         self._closed = False
+        self._started: Mapping[str, Window] | None = None
+        self._looked_at: datetime | None = None
         # These belong to the thread.
         self._store: Store | None = None
         self._writes = 0
@@ -91,6 +95,16 @@ class Gatekeeper:
     def now(self) -> datetime:
         """Return the current moment."""
         return self._now()
+
+    async def maintenance(self, org: Org) -> Window | None:
+        """Return the window in which this org may not log in now, or None.
+
+        What is started or stopped by command counts within a second, and while the store cannot be
+        used not at all: then what was started before goes on.
+        """
+        await self._look_for_windows()
+        started = started_for(org.name, self._started or {})
+        return in_force((*org.maintenance, *started), self._now())
 
     async def ask(
         self,
@@ -126,6 +140,15 @@ class Gatekeeper:
         self._thread.shutdown(wait=True)
         if self._store is not None:
             self._store.close()
+
+    async def _look_for_windows(self) -> None:
+        now, known = self._now(), self._started is not None
+        if known and self._looked_at and abs(now - self._looked_at) < _BETWEEN_LOOKS:
+            return
+        self._looked_at = now
+        # It is told already; and without the store no login is admitted.
+        with suppress(StoreError):
+            self._started = await self.ask(Store.maintenance)
 
     def _submit(self, question: Callable[[Store], _Answer]) -> Future[_Answer]:
         if self._closed or self._open_store is None:
@@ -222,6 +245,10 @@ class Gate:
 
     async def admit(self) -> LoginMethod | Skipped | Failure:
         """Record an attempt and return the login, or say why there must be none now."""
+        window = await self._keeper.maintenance(self._org)
+        if window is not None:
+            because = f": {window.reason}" if window.reason else ""
+            return Skipped(SkipCause.MAINTENANCE, f"{_until(window.until)}{because}")
         try:
             login = self._made()
         except CredentialError as error:
@@ -302,7 +329,7 @@ class Gate:
         refusal = self._barring(self._state, self._keeper.now()) if self._state else None
         after = denied.cause is SkipCause.BREAKER_OPEN and refusal
         because = f"after {after.by.value} " if after else ""
-        return because + (f"until {denied.until:%Y-%m-%dT%H:%M:%SZ}" if denied.until else "")
+        return because + (_until(denied.until) if denied.until else "")
 
     # --- on the store's thread
 
@@ -322,6 +349,10 @@ class Gate:
         if parts is not None:
             self._digest = store.secret_digest(user, parts)
         self._state = store.login_state(user)
+
+
+def _until(moment: datetime) -> str:
+    return f"until {moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _not_sent(store: Store, decision: Permit | Denied) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from agent.maintenance import Planned
+
 
 def authority(host: str, port: int) -> str:
     """Return HOST:PORT, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
@@ -240,6 +242,7 @@ class Org:
     logins_per_hour: int = 30
     timeouts: Timeouts = field(default_factory=Timeouts)
     policy: Policy = field(default_factory=Policy)
+    maintenance: tuple[Planned, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -10,6 +10,10 @@ Three things are done here because it cannot do them. Its own interval trigger w
 missed run, which takes seconds after a day's sleep. It plans by the wall clock and waits by the
 monotonic one, so after a step back it would sleep until the old time comes round again. And its
 shutdown cancels what is under way and logs that as an error.
+
+It also knows what a line of crontab(5) means, of which it differs in three points: it counts the
+days of the week from Monday, wants a day of the month and of the week at once, and takes more than
+there is in such a line.
 """
 
 from __future__ import annotations
@@ -17,11 +21,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from apscheduler.events import (
     EVENT_JOB_MAX_INSTANCES,
@@ -30,6 +37,7 @@ from apscheduler.events import (
 )
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
 
 Job = Callable[[float], Awaitable[None]]
 
@@ -55,6 +63,16 @@ def next_start(name: str, interval: float, now: float) -> float:
     """Return the first moment from `now` on (Unix seconds) at which a run of `name` begins."""
     offset = phase(name, interval)
     return now + (offset - now) % interval
+
+
+def crontab_start(crontab: str, timezone: str, earliest: datetime) -> datetime | None:
+    """Return the first moment from `earliest` on that the five fields name, or None without one.
+
+    A time that the clocks leave out in spring is the moment at which they are put forward; one that
+    they show twice in autumn counts twice. ValueError says what is wrong, without quoting.
+    """
+    found = (_first(trigger, earliest) for trigger in _triggers(crontab, timezone))
+    return min((start for start in found if start is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,3 +339,96 @@ class _Clocks:
             return False
         self.valid_from = now
         return True
+
+
+# --- a line of crontab(5)
+
+_DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS: Final = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_SECOND: Final = timedelta(seconds=1)
+# Ours and the scheduler's name of each field, and what stands there beside numbers.
+_FIELDS: Final = (
+    ("minute", "minute", r"\d\d?"),
+    ("hour", "hour", r"\d\d?"),
+    ("day of the month", "day", r"\d\d?"),
+    ("month", "month", rf"\d\d?|{_MONTHS}"),
+    ("day of the week", "day_of_week", rf"\d\d?|{'|'.join(_DAYS)}"),
+)
+
+
+@lru_cache(maxsize=256)
+def _triggers(crontab: str, timezone: str) -> tuple[BaseTrigger, ...]:
+    """Return what fires at the moments that the five fields name, whichever of them is first."""
+    texts = crontab.lower().split()
+    if len(texts) != len(_FIELDS):
+        raise ValueError(
+            "must be the five fields of crontab(5): minute, hour, day of the month, month, day of "
+            "the week"
+        )
+    fields = {
+        name: _field(text, *field)
+        for text, field in zip(texts, _FIELDS, strict=True)
+        for name in [field[1]]
+    }
+    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
+    if "*" in texts[2] or "*" in texts[4]:
+        return (CronTrigger(**fields, timezone=zone),)
+    # crontab(5): where both days are restricted, either is enough.
+    return tuple(
+        CronTrigger(**{**fields, other: "*"}, timezone=zone) for other in ("day", "day_of_week")
+    )
+
+
+def _first(trigger: BaseTrigger, earliest: datetime) -> datetime | None:
+    # From a little before: at the moment itself the clocks may be past what they leave out.
+    after = earliest - _SECOND
+    while (start := trigger.get_next_fire_time(None, after)) is not None:
+        moment = _moment(start)
+        if moment >= earliest:
+            return moment
+        after = moment + _SECOND
+    return None
+
+
+def _moment(start: datetime) -> datetime:
+    """Return when the clocks show this time, or when they are put forward over it."""
+    late = start.astimezone(UTC)
+    skipped = late.astimezone(start.tzinfo).replace(tzinfo=None) - start.replace(tzinfo=None)
+    before = start.utcoffset()
+    early = late - skipped
+    # As the offset has it from which they are put forward, it is late by what is past of the gap.
+    while late - early > _SECOND and skipped:
+        middle = early + (late - early) // 2
+        if middle.astimezone(start.tzinfo).utcoffset() == before:
+            early = middle
+        else:
+            late = middle
+    return late.replace(microsecond=0)
+
+
+def _field(text: str, said: str, name: str, values: str) -> str:
+    """Return a field as the scheduler wants it; ValueError when it is none of crontab(5)'s."""
+    item = rf"(?:\*|(?:{values})-(?:{values}))(?:/\d\d?)?|(?:{values})"
+    try:
+        if not re.fullmatch(rf"(?:{item})(?:,(?:{item}))*", text, re.ASCII):
+            raise ValueError(text)  # noqa: TRY301 - as what the scheduler refuses
+        field = _weekdays(text) if name == "day_of_week" else text
+        CronTrigger(**{name: field}, timezone=UTC)
+    except ValueError:
+        raise ValueError(f"crontab(5) knows no such {said}") from None
+    return field
+
+
+def _weekdays(text: str) -> str:
+    """Return the days of the week by their names: 0 and 7 are Sunday."""
+    numbers = re.sub("|".join(_DAYS), lambda day: str(_DAYS.index(day[0])), text)
+    found: set[int] = set()
+    for item in numbers.split(","):
+        days, _, step = item.partition("/")
+        first, hyphen, last = ("0-6" if days == "*" else days).partition("-")
+        # A range may end with Sunday.
+        end = (int(last) or 7) if hyphen else int(first)
+        found |= set(range(int(first), end + 1, int(step or 1)))
+    if not found or max(found) > len(_DAYS):
+        raise ValueError(text)
+    return ",".join(_DAYS[day % 7] for day in sorted(found))

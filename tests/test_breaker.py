@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.breaker import (
+    ANY,
     HOUR,
     MEMORY,
     Allowed,
@@ -16,6 +17,7 @@ from agent.breaker import (
     Denied,
     Limits,
     LoginState,
+    Refusal,
     after_begin,
     after_finish,
     after_reset,
@@ -574,6 +576,59 @@ def test_attempts_are_forgotten_when_they_are_older_than_memory():
     assert state.attempts == (NOON + MEMORY - MINUTE, NOON + MEMORY)
 
 
+# --- what was remembered is lost
+
+LOST_AT_NOON = LoginState(
+    "ada@example.com", refusals=(Refusal(ANY, 7, NOON, Reason.STATE_LOST, HOUR),)
+)
+
+
+@pytest.mark.parametrize("digest", ["a", "b"])
+@pytest.mark.parametrize("place", [HERE, THERE])
+def test_after_a_loss_every_secret_rests_for_one_hold_wherever_it_goes(digest, place):
+    last = NOON + HOUR - timedelta(microseconds=1)
+
+    assert decide(LOST_AT_NOON, digest, place, last, LIMITS) == Denied(
+        SkipCause.BREAKER_OPEN, NOON + HOUR
+    )
+    assert is_open(LOST_AT_NOON, digest, last, place)
+    assert decide(LOST_AT_NOON, digest, place, NOON + HOUR, LIMITS) == Allowed(
+        half_open=True, hold=2 * HOUR
+    )
+    assert not is_open(LOST_AT_NOON, digest, NOON + HOUR, place)
+
+
+def test_after_a_loss_a_lost_answer_is_a_strike_since_nobody_knows_of_those_before():
+    state = login(LOST_AT_NOON, "a", NOON + HOUR, LOST)
+
+    assert is_open(state, "a", NOON + HOUR + MINUTE)
+    assert not is_open(login(NEW, "a", NOON + HOUR, LOST), "a", NOON + HOUR + MINUTE)
+
+
+def test_after_a_loss_a_refusal_of_one_secret_leaves_the_others_their_try():
+    state = login(LOST_AT_NOON, "a", NOON + HOUR, REFUSED)
+
+    assert is_open(state, "a", NOON + 2 * HOUR)
+    assert decide(state, "b", HERE, NOON + HOUR + MINUTE, LIMITS) == Allowed(
+        half_open=True, hold=2 * HOUR
+    )
+
+
+def test_after_a_loss_a_success_ends_it_for_every_secret():
+    state = login(LOST_AT_NOON, "a", NOON + HOUR, None)
+
+    assert state.refusals == ()
+    assert decide(state, "b", HERE, NOON + HOUR, LIMITS) == Allowed(half_open=False, hold=HOUR)
+
+
+def test_after_a_loss_a_reset_lets_each_secret_through_once():
+    state = after_reset(LOST_AT_NOON, NOON)
+    state = login(state, "a", NOON, REFUSED)
+
+    assert is_open(state, "a", NOON + MINUTE)
+    assert decide(state, "b", HERE, NOON + MINUTE, LIMITS) == Allowed(half_open=True, hold=HOUR)
+
+
 # --- properties
 
 
@@ -668,6 +723,25 @@ def test_whatever_is_answered_one_secret_gets_two_strikes_and_then_one_in_each_h
                 strikes[digest].append(now)
             for before, after in pairwise(strikes[digest][1:]):
                 assert after - before >= HOUR
+
+
+@given(st.lists(STEPS, max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_answered_after_a_loss_no_secret_gets_two_strikes_in_one_hold(steps):
+    state, now = LOST_AT_NOON, NOON
+    strikes = {"a": [], "b": []}
+    for number, (minutes, digest, end) in enumerate(steps, start=8):
+        now += minutes * MINUTE
+        if isinstance(decide(state, digest, HERE, now, Limits(1000)), Allowed):
+            assert now >= NOON + HOUR
+            state = login(state, digest, now, end, Limits(1000), number=number)
+            if end is None:
+                break
+            if end in STRIKES:
+                strikes[digest].append(now)
+    for moments in strikes.values():
+        for before, after in pairwise(moments):
+            assert after - before >= HOUR
 
 
 @given(st.lists(STEPS, max_size=80), st.integers(1, 5))

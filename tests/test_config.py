@@ -674,7 +674,14 @@ def test_the_example_loads_with_every_setting_made_and_shows_the_defaults(tmp_pa
     plain, emea = load(EXAMPLE, {}).orgs["emea"], full.orgs["emea"]
     differing = {f.name for f in fields(Org) if getattr(plain, f.name) != getattr(emea, f.name)}
     # What has no default is shown by an invented value, and paths are beside the file.
-    assert differing == {"identity", "login", "trust", "organization_id", "policy"}
+    assert differing == {
+        "identity",
+        "login",
+        "trust",
+        "organization_id",
+        "policy",
+        "maintenance",
+    }
     assert emea.policy == Policy(
         profile=plain.policy.profile,
         expiry_warning=30 * 86400.0,

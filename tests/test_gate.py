@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from agent.credentials import Secret
 from agent.gate import Gatekeeper, Hold
 from agent.login import PasswordLogin
+from agent.maintenance import EVERY_ORG, Recurring, Window
 from agent.org import (
     ClientIdentity,
     Endpoint,
@@ -383,3 +384,103 @@ async def test_a_store_that_hangs_keeps_no_cycle_waiting_and_admits_nothing(worl
     # What was admitted too late was taken back.
     await gate.refresh()
     assert gate.limits() == (False, 29)
+
+
+# --- maintenance
+
+WEEKLY = Recurring("0 2 * * SUN", 4 * 3600.0, "Europe/Berlin", "weekly")
+
+
+async def test_in_a_window_nobody_logs_in_and_no_secret_is_read(world):
+    gate = world.gate(replace(EMEA, maintenance=(Window(NOON + HOUR, NOON, "an upgrade"),)))
+    del world.environ["PASSWORD"]
+    inside = await gate.admit()
+    world.now = NOON + HOUR
+    world.environ["PASSWORD"] = "pass"
+    after = await gate.admit()
+
+    assert inside == Skipped(SkipCause.MAINTENANCE, "until 2026-11-24T13:00:00Z: an upgrade")
+    assert isinstance(after, PasswordLogin)
+
+
+async def test_a_window_that_comes_again_stops_logins_of_its_hours_alone(world):
+    gate = world.gate(replace(EMEA, maintenance=(WEEKLY,)))
+    said = {}
+    for world.now in (
+        datetime(2026, 11, 29, 0, 59, 59, tzinfo=UTC),
+        datetime(2026, 11, 29, 1, tzinfo=UTC),
+        datetime(2026, 11, 29, 4, 59, 59, tzinfo=UTC),
+        datetime(2026, 11, 29, 5, tzinfo=UTC),
+    ):
+        said[f"{world.now:%H:%M:%S}"] = isinstance(await login(gate, WELL), PasswordLogin)
+
+    assert said == {"00:59:59": True, "01:00:00": False, "04:59:59": False, "05:00:00": True}
+
+
+@pytest.mark.parametrize(
+    ("started", "stopped"),
+    [("emea", True), (EVERY_ORG, True), ("apac", False)],
+)
+async def test_what_another_process_starts_counts_a_second_later(world, started, stopped):
+    gate = world.gate()
+    first = await login(gate, WELL)
+    store = world.open()
+    store.start_maintenance([started], NOON, NOON + HOUR, "")
+    world.now += timedelta(seconds=1)
+    second = await login(gate, WELL)
+    store.stop_maintenance(None, world.now)
+    world.now += timedelta(seconds=1)
+    third = await login(gate, WELL)
+    store.close()
+
+    assert isinstance(first, PasswordLogin)
+    assert isinstance(second, Skipped if stopped else PasswordLogin)
+    assert not stopped or second == Skipped(SkipCause.MAINTENANCE, "until 2026-11-24T13:00:00Z")
+    assert isinstance(third, PasswordLogin)
+
+
+async def test_what_was_started_is_known_before_the_first_login_after_a_restart(world):
+    store = world.open()
+    store.start_maintenance([EVERY_ORG], NOON, NOON + HOUR, "")
+    store.close()
+    gates = [world.gate(replace(EMEA, name=name)) for name in ("emea", "apac")]
+
+    said = await asyncio.gather(*(gate.admit() for gate in gates))
+
+    assert {cause(one) for one in said} == {SkipCause.MAINTENANCE}
+
+
+async def test_without_the_store_what_was_started_before_goes_on_and_what_is_configured_too(world):
+    store = world.open()
+    store.start_maintenance(["emea"], NOON, NOON + HOUR, "")
+    store.close()
+    keeper = world.keeper()
+    before = await keeper.maintenance(EMEA)
+    shutil.rmtree(world.directory)
+    world.directory.write_text("a file where the directory should be")
+    world.now += MINUTE
+    without = await keeper.maintenance(EMEA)
+    world.now = NOON + HOUR
+    later = await keeper.maintenance(EMEA)
+
+    assert before == without == Window(NOON + HOUR, NOON)
+    assert later is None
+    never = world.keeper()
+    planned = Window(NOON + 2 * HOUR)
+    assert await never.maintenance(replace(EMEA, maintenance=(planned,))) == planned
+    assert await never.maintenance(EMEA) is None
+
+
+async def test_a_store_that_hangs_keeps_nobody_waiting_for_windows_twice(world):
+    ends = threading.Event()
+
+    def open_store(writes):
+        ends.wait(10)
+        return world.open(writes)
+
+    keeper = world.keeper(open_store, patience=0.05)
+    async with asyncio.timeout(1):
+        windows = [await keeper.maintenance(EMEA) for _ in range(20)]
+    ends.set()
+
+    assert windows == [None] * 20

@@ -120,13 +120,6 @@ def deleted(state):
     (state / FILE_NAME).unlink()
 
 
-def put_back_from_a_copy(state):
-    # The copy is from before the last login; the agent remembers how often it wrote since.
-    with sqlite3.connect(state / FILE_NAME) as file:
-        file.execute("UPDATE store SET writes = writes - 1")
-    file.close()
-
-
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -134,7 +127,6 @@ def put_back_from_a_copy(state):
         (cut, "damaged"),
         (emptied, "empty"),
         (deleted, "gone"),
-        (put_back_from_a_copy, "older copy"),
     ],
 )
 async def test_after_a_loss_nobody_logs_in_until_an_operator_says_so(fleet, state, damage, why):
@@ -172,6 +164,56 @@ async def test_a_restart_without_a_loss_logs_in_at_once(fleet, state):
 
     assert [entry for entry in logs if entry["event"] == LOST] == []
     assert list(state.glob("*corrupt*")) == []
+
+
+@pytest.mark.parametrize("older", [True, False])
+async def test_a_copy_put_back_is_a_loss_if_a_login_came_after_it(fleet, state, older):
+    await logged_in(fleet)
+    if older:
+        shutil.copy(state / FILE_NAME, fleet.folder / "copy")
+    await logged_in(fleet)
+    if not older:
+        shutil.copy(state / FILE_NAME, fleet.folder / "copy")
+    (fleet.folder / "copy").replace(state / FILE_NAME)
+
+    await assert_lost(fleet, "older copy" if older else None)
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_wal_file_that_is_deleted_after_a_kill_is_a_loss(fleet, state, deleted):
+    async with running(fleet) as agent:
+        await until(lambda: agent.record.logins > 0)
+        await agent.cycles(1)
+        # What a kill would leave. What is known first: it may be behind and must not be ahead.
+        names = (KNOWN_NAME, f"{FILE_NAME}-wal", FILE_NAME)
+        left = {name: (state / name).read_bytes() for name in names}
+    shutil.rmtree(state)
+    state.mkdir(mode=0o700)
+    for name, content in left.items():
+        if not (deleted and name.endswith("-wal")):
+            (state / name).write_bytes(content)
+
+    await assert_lost(fleet, "older copy" if deleted else None)
+
+
+async def assert_lost(fleet, why):
+    """Start the agent and see that nobody logs in, or that somebody does when `why` is None."""
+    with capture_logs() as logs:
+        async with running(fleet) as agent:
+            before = agent.record.logins
+            if why is None:
+                await until(lambda: agent.record.logins > before)
+            await agent.cycles(2)
+            after, handshake = agent.record.logins, await agent.handshake()
+            breaker = await agent.breaker_open()
+
+    told = [entry["why"] for entry in logs if entry["event"] == LOST]
+    assert handshake == 1
+    if why is None:
+        assert (told, breaker) == ([], 0)
+    else:
+        assert (len(told), breaker, after) == (1, 1, before)
+        assert why in told[0]
 
 
 async def test_the_first_start_of_all_is_no_loss(fleet, state):

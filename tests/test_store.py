@@ -27,6 +27,7 @@ from agent.breaker import (
     decide,
     in_flight,
 )
+from agent.maintenance import EVERY_ORG, Window
 from agent.reason import Reason
 from agent.result import SkipCause
 from agent.store import (
@@ -676,6 +677,113 @@ def test_a_clock_that_was_a_year_ahead_for_a_day_forgets_nothing(store):
     store.tidy([], [], NOON + DAY)
 
     assert set(store.pasts()) == {"gone"}
+
+
+# --- maintenance that was started by command
+
+
+def test_a_window_is_kept_until_it_is_stopped_and_survives_a_restart(store, tmp_path):
+    store.start_maintenance(["emea", "apac"], NOON, NOON + HOUR, "an upgrade")
+    store.start_maintenance([EVERY_ORG], NOON, NOON + DAY, "")
+    again = reopened(store, tmp_path)
+    kept = again.maintenance()
+    stopped = again.stop_maintenance(["emea", "unknown"], NOON)
+
+    assert kept == {
+        EVERY_ORG: Window(NOON + DAY, NOON, ""),
+        "apac": Window(NOON + HOUR, NOON, "an upgrade"),
+        "emea": Window(NOON + HOUR, NOON, "an upgrade"),
+    }
+    assert set(stopped) == {"emea"}
+    assert set(again.maintenance()) == {EVERY_ORG, "apac"}
+    assert set(again.stop_maintenance(None, NOON)) == {EVERY_ORG, "apac"}
+    assert again.maintenance() == {}
+    again.close()
+
+
+def test_a_window_that_is_started_again_takes_the_place_of_the_one_before(store):
+    store.start_maintenance(["emea"], NOON, NOON + DAY, "long")
+    store.start_maintenance(["emea"], NOON + HOUR, NOON + 2 * HOUR, "")
+
+    assert store.maintenance() == {"emea": Window(NOON + 2 * HOUR, NOON + HOUR, "")}
+
+
+def test_what_is_over_was_not_stopped_and_is_tidied_away(store):
+    store.start_maintenance(["over"], NOON - HOUR, NOON, "")
+    store.start_maintenance(["emea"], NOON - HOUR, NOON + MINUTE, "")
+    store.tidy(["over", "emea"], [], NOON)
+    left = set(store.maintenance())
+    stopped = store.stop_maintenance(None, NOON + MINUTE)
+
+    assert left == {"emea"}
+    assert set(stopped) == set(), "it ended by itself a moment ago"
+
+
+def test_the_window_of_an_org_that_is_gone_is_forgotten_and_that_of_all_orgs_is_not(store):
+    year = NOON + 365 * DAY
+    store.start_maintenance(["emea", "gone", EVERY_ORG], NOON, year, "")
+    for day in range(UNUSED_DAYS):
+        store.tidy(["emea"], [], NOON + day * DAY)
+
+    assert set(store.maintenance()) == {"emea", EVERY_ORG}
+
+
+def test_a_window_that_cannot_be_read_is_left_out_and_stops_no_login(store, tmp_path):
+    store.start_maintenance(["emea", "apac"], NOON, NOON + HOUR, "")
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        other.execute("UPDATE maintenance SET until = ? WHERE org = 'apac'", (2**63 - 1,))
+    other.close()
+
+    assert set(store.maintenance()) == {"emea"}
+    assert isinstance(ask(store, ADA, "a", NOON), Permit)
+
+
+# As the agent before made it.
+VERSION_3 = VERSION_1.replace(
+    "PRAGMA user_version = 1;",
+    """
+CREATE TABLE presented (
+    org TEXT NOT NULL,
+    side TEXT NOT NULL,
+    age INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    door TEXT NOT NULL,
+    changed_at INTEGER,
+    until INTEGER,
+    der BLOB NOT NULL,
+    PRIMARY KEY (org, side, age, position)
+);
+CREATE TABLE store (
+    writes INTEGER NOT NULL,
+    tidied_at INTEGER,
+    lost_at INTEGER,
+    lost_hold INTEGER,
+    lost_attempt INTEGER
+);
+INSERT INTO store (writes) VALUES (1);
+CREATE TABLE unused (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    days INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+PRAGMA user_version = 3;
+""",
+)
+
+
+def test_a_file_of_version_3_takes_windows_and_forgets_nothing(tmp_path):
+    with sqlite3.connect(tmp_path / FILE_NAME) as old:
+        old.executescript(VERSION_3)
+    old.close()
+    store = Store.open_or_begin_anew(tmp_path / FILE_NAME, NOON, HOUR)
+    before = store.maintenance()
+    store.start_maintenance(["emea"], NOON, NOON + HOUR, "")
+
+    assert (store.loss, before) == (None, {})
+    assert ask(store, ADA, "a", NOON) == Denied(SkipCause.BREAKER_OPEN, NOON + HOUR)
+    assert set(store.maintenance()) == {"emea"}
+    store.close()
 
 
 def past(door="acme.my.salesforce.com:8443", **changes):

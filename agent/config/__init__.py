@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -37,13 +38,21 @@ from agent.config.tables import (
     IncludedFile,
     Key,
     MainFile,
+    MaintenanceTable,
     OrgTable,
     PolicyTable,
     WebTable,
     given_in,
     keys,
 )
-from agent.config.values import duration, listen_address, told
+from agent.config.values import (
+    crontab_gap,
+    duration,
+    listen_address,
+    moment,
+    one_line,
+    told,
+)
 from agent.org import Org, SecretSource, SessionCall
 
 __all__ = [
@@ -60,6 +69,8 @@ __all__ = [
     "keys",
     "listen_address",
     "load",
+    "moment",
+    "one_line",
     "secrets_of",
 ]
 
@@ -154,9 +165,11 @@ def _orgs(top: _Top, sources: Sequence[_OrgSource], problems: list[Problem]) -> 
     found: dict[str, Org] = {}
     problems += _label_problems(top.file, ("defaults", "labels"), top.defaults)
     problems += _suppression_problems(top.file, ("defaults",), top.defaults, top.bad)
+    problems += _maintenance_problems(top.file, ("defaults",), top.defaults, top.bad)
     for source in sources:
         problems += _label_problems(source.file, (*source.location, "labels"), source.table)
         problems += _suppression_problems(source.file, source.location, source.table, source.bad)
+        problems += _maintenance_problems(source.file, source.location, source.table, source.bad)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", source.name):
             message = "the name needs 1 to 63 letters, digits, dots, hyphens and underscores, and "
             message += "begins with a letter or digit"
@@ -224,11 +237,59 @@ def _suppression_problems(
             yield file.problem((*where, "rule"), message)
 
 
+def _maintenance_problems(
+    file: File, location: Location, table: OrgTable, bad: frozenset[Location]
+) -> Iterator[Problem]:
+    for place, window in enumerate(table.maintenance or ()):
+        where = (*location, "maintenance", place)
+        wrong = _wrong(bad, where)
+        for key, message in _window_complaints(window, wrong):
+            yield file.problem((*where, key) if key else where, message)
+
+
+def _window_complaints(window: MaintenanceTable, wrong: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong between the keys of a window: the key to blame and a sentence."""
+    again = window.cron is not None or "cron" in wrong
+    once = window.until is not None or "until" in wrong
+    if again and once:
+        yield "until", "is for what happens once, and cron for what happens again: make two of it"
+    elif again:
+        if window.duration is None and "duration" not in wrong:
+            yield "duration", 'is needed beside cron, such as "4h"'
+        yield from _misplaced(window, {"begins": "from"}, "once, with until")
+    elif once:
+        keys = {"duration": "duration", "timezone": "timezone"}
+        yield from _misplaced(window, keys, "again, with cron")
+    elif not wrong:
+        yield "", "says no time: give cron and duration, or until"
+    yield from _length_complaints(window)
+
+
+def _misplaced(
+    window: MaintenanceTable, keys: Mapping[str, str], where: str
+) -> Iterator[tuple[str, str]]:
+    for name, key in keys.items():
+        if getattr(window, name) is not None:
+            yield key, f"is only for what happens {where}"
+
+
+def _length_complaints(window: MaintenanceTable) -> Iterator[tuple[str, str]]:
+    if window.begins is not None and window.until is not None and window.begins >= window.until:
+        yield "from", "is not before until"
+    if window.cron is not None and window.duration is not None:
+        gap = crontab_gap(window.cron)
+        if gap <= timedelta(seconds=window.duration):
+            yield (
+                "duration",
+                f"is not over when the next one begins, {told(gap.total_seconds())} on",
+            )
+
+
 def _merged(top: _Top, own: OrgTable) -> OrgTable:
     """Return the org's table over the defaults over what the agent's table says for all.
 
-    Trust, policy, timeouts and labels merge key by key, and suppressions add up; a secret, a
-    certificate and a proxy are one thing each and are replaced as a whole.
+    Trust, policy, timeouts and labels merge key by key, and suppressions and maintenance add up; a
+    secret, a certificate and a proxy are one thing each and are replaced as a whole.
     """
     shared = OrgTable.model_construct(
         interval=top.agent.interval,
@@ -246,6 +307,8 @@ def _over(under: OrgTable, upper: OrgTable) -> OrgTable:
         changes["policy"] = _policy_over(under.policy, upper.policy)
     if under.timeouts and upper.timeouts:
         changes["timeouts"] = under.timeouts.model_copy(update=given_in(upper.timeouts))
+    if under.maintenance and upper.maintenance:
+        changes["maintenance"] = [*under.maintenance, *upper.maintenance]
     if under.labels and upper.labels:
         changes["labels"] = {**under.labels, **upper.labels}
     return under.model_copy(update=changes)

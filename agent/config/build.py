@@ -11,6 +11,7 @@ from typing import Final
 from agent.config.settings import AGENT, ORG
 from agent.config.tables import (
     AgentTable,
+    MaintenanceTable,
     OrgTable,
     PolicyTable,
     ProxyTable,
@@ -20,6 +21,7 @@ from agent.config.tables import (
     TrustTable,
     given_in,
 )
+from agent.maintenance import Planned, Recurring, Window
 from agent.org import (
     ClientIdentity,
     Endpoint,
@@ -89,6 +91,7 @@ def org_of(name: str, org: OrgTable) -> Org:
         logins_per_hour=org.logins_per_hour or ORG.logins_per_hour,
         timeouts=timeouts_of(interval, org.timeouts),
         policy=_policy(org.policy) if org.policy else ORG.policy,
+        maintenance=tuple(_planned(window) for window in org.maintenance or ()),
         labels=MappingProxyType(org.labels or {}),
     )
 
@@ -175,6 +178,15 @@ def _suppression(table: SuppressionTable) -> Suppression:
     if table.rule is None or table.until is None or table.reason is None:
         raise AssertionError("the checks let a suppression through that lacks what it needs")
     return Suppression(table.rule, table.until, table.reason, table.fingerprint)
+
+
+def _planned(table: MaintenanceTable) -> Planned:
+    reason = table.reason or ""
+    if table.until is not None:
+        return Window(table.until, table.begins, reason)
+    if table.cron is None or table.duration is None:
+        raise AssertionError("the checks let a window through that lacks what it needs")
+    return Recurring(table.cron, table.duration, table.timezone or "UTC", reason)
 
 
 def state_directory_of(table: AgentTable, environ: Mapping[str, str]) -> Path:

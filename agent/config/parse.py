@@ -64,7 +64,7 @@ def _unknown(location: Location, model: type[Table]) -> str:
     table, key = _table_at(location[:-1], model), str(location[-1])
     if model is IncludedFile and len(location) == 1:
         return "only [orgs.NAME] may stand in an included file"
-    known = list(table.model_fields)
+    known = [info.alias or name for name, info in table.model_fields.items()]
     near = difflib.get_close_matches(key, known, n=1)
     if key in _HOMES:
         return f"no such key here (it belongs in {_HOMES[key]})"

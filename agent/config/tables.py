@@ -19,6 +19,7 @@ from agent.config.values import (
     at_least_a_second,
     at_least_an_hour,
     credential_name,
+    cron_line,
     dialled_address,
     duration,
     file_path,
@@ -35,6 +36,7 @@ from agent.config.values import (
     served_version,
     sha256_fingerprint,
     tables,
+    time_zone,
     trust_file,
     variable_name,
 )
@@ -248,6 +250,29 @@ class PolicyTable(Table):
     )
 
 
+class MaintenanceTable(Table):
+    """A time without logins: again and again (cron and duration), or once (until)."""
+
+    cron: Annotated[str, AfterValidator(cron_line)] | None = Field(
+        default=None, description="When it begins each time: the five fields of crontab(5)."
+    )
+    duration: Duration | None = Field(default=None, description="How long it lasts each time.")
+    timezone: Annotated[str, AfterValidator(time_zone)] | None = Field(
+        default=None, description="The time zone of cron by its IANA name; by default UTC."
+    )
+    begins: Annotated[datetime, BeforeValidator(moment)] | None = Field(
+        default=None,
+        alias="from",
+        description="When it begins, if it is once; by default it has begun.",
+    )
+    until: Annotated[datetime, BeforeValidator(moment)] | None = Field(
+        default=None, description="When it ends, if it is once: a date-time with offset."
+    )
+    reason: Annotated[str, AfterValidator(one_line)] | None = Field(
+        default=None, description="Why, for whoever reads it later."
+    )
+
+
 class OrgTable(Table):
     """What can be said about an org, in `[orgs.NAME]` or for all of them in `[defaults]`."""
 
@@ -318,6 +343,11 @@ class OrgTable(Table):
         default=None, description="How often to prove that."
     )
     policy: PolicyTable | None = Field(default=None, description="How what was seen is judged.")
+    maintenance: Annotated[list[MaintenanceTable], BeforeValidator(tables)] | None = Field(
+        default=None,
+        description="Times in which nobody logs in and handshakes go on; those of the defaults "
+        "count too.",
+    )
     interval: Interval | None = Field(default=None, description="How often to run a cycle.")
     login_interval: LoginInterval | None = Field(
         default=None, description="How often to log in; at least 60 s."
@@ -414,7 +444,7 @@ def tables_in(annotation: object) -> Iterator[type[Table]]:
 
 def _keys_of(table: str, model: type[Table]) -> Iterator[Key]:
     for name, info in model.model_fields.items():
-        yield Key(table, name, info.description or "")
+        yield Key(table, info.alias or name, info.description or "")
         nested = next(tables_in(info.annotation), None)
         if nested is not None:
             path = f"{table}.{name}" if table else name

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import math
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import ValidationInfo
 
 from agent.credentials import is_credential_name
+from agent.maintenance import start
 
 # One login a minute is 60 of the 3,600 an hour that Salesforce allows a user (help 000381578); the
 # user has other clients too.
@@ -30,6 +33,10 @@ _LONGEST: Final = 366 * 86400.0
 _LAST_RETIRED: Final = 30
 _LONGEST_HOST: Final = 253  # RFC 1035 §2.3.4, without the final dot
 LAST_PORT: Final = 65535
+# A year with which the calendar, its leap years included, begins again; and how many beginnings
+# are looked at.
+_NEW_CALENDAR: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LOOK_AHEAD: Final = 24
 _UNITS: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -300,6 +307,41 @@ def moment(value: object) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is before the year 1 or after 9999 in UTC") from None
+
+
+def cron_line(value: str) -> str:
+    """Refuse what is no line of crontab(5), and one that no day of any year fits."""
+    if start(value, "UTC", _NEW_CALENDAR) is None:
+        raise ValueError("names a day that no year has")
+    return value
+
+
+def crontab_gap(value: str) -> timedelta:
+    """Return how soon after one beginning the next one follows, as far as a look ahead shows."""
+    starts: list[datetime] = []
+    earliest = _NEW_CALENDAR
+    # In UTC: an hour that the clocks show twice is no mistake.
+    while len(starts) < _LOOK_AHEAD and (begins := start(value, "UTC", earliest)):
+        starts.append(begins)
+        earliest = begins + timedelta(minutes=1)
+    return min(after - before for before, after in itertools.pairwise(starts))
+
+
+def time_zone(value: str) -> str:
+    """Refuse what is no time zone of the system."""
+    try:
+        # The one that needs no file.
+        if value != "UTC":
+            ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        known = available_timezones()
+        if not known:
+            raise ValueError("no time zone is known here: install the package tzdata") from None
+        near = _near(value, known)
+        raise ValueError(
+            f'no such time zone here{near}; give its IANA name, such as "Europe/Berlin"'
+        ) from None
+    return value
 
 
 def sha256_fingerprint(value: str) -> str:

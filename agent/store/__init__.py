@@ -1,7 +1,8 @@
 """What must survive a restart, in one SQLite file in the state directory.
 
 That is what the login breaker needs, every attempt, recorded before anything is sent, and what was
-refused; and which chains each org presented. Each method of the store is one transaction, committed
+refused; which chains each org presented; and the windows of maintenance that were started by
+command. Each method of the store is one transaction, committed
 to the disk before it returns, so a `kill -9` at any moment loses nothing that was sent. Daemon and
 commands share the file.
 
@@ -15,7 +16,7 @@ forgotten when they were not seen for 90 days. What is free then is used again, 
 the disk when it is more than half of the file. The -wal file stays at 4 MB, SQLite's default.
 
 `store` is what may be asked, `file` opens the file and begins a new one, `schema` has the tables
-and their versions, `logins` and `pasts` read and write rows, `rows` what is in them.
+and their versions, `logins`, `pasts` and `windows` read and write rows, `rows` what is in them.
 """
 
 from agent.store.errors import Loss, LostError, StoreError

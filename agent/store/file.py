@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,9 +28,10 @@ KNOWN_NAME: Final = "state.known"
 
 # How long to wait for the other process to end its transaction, which takes milliseconds.
 _BUSY_TIMEOUT: Final = 2.0
+_BETWEEN_TRIES: Final = 0.01
 _SET_ASIDE: Final = "corrupt"
 _SET_ASIDE_KEPT: Final = 3
-# The file, and what belongs to it as long as it is open or was left by a kill (sqlite.org/wal.html).
+# The file, and what is beside it while it is open or after a kill (sqlite.org/wal.html).
 _PARTS: Final = ("", "-wal", "-shm")
 _PRIVATE: Final = 0o600
 _DIGITS: Final = 20
@@ -112,7 +114,7 @@ def read_known(path: Path) -> int:
     except PermissionError:
         return 1
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _lock(descriptor, fcntl.LOCK_SH)
         return max(1, int(os.pread(descriptor, _DIGITS, 0)))
     except ValueError:
         return 1
@@ -124,11 +126,25 @@ def write_known(path: Path, writes: int) -> None:
     """Write down how often the state beside `path` was written."""
     descriptor = _open_private(path.with_name(KNOWN_NAME))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, fcntl.LOCK_EX)
         # In place: it works on a full disk, and a power failure leaves the old number at worst.
         os.pwrite(descriptor, b"%0*d\n" % (_DIGITS, writes), 0)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    # One that waits for ever would keep the agent from its end.
+    last = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > last:
+                raise TimeoutError("another process keeps it locked") from error
+            time.sleep(_BETWEEN_TRIES)
+        else:
+            return
 
 
 # --- opening
@@ -144,7 +160,7 @@ def _alone(path: Path) -> Iterator[None]:
         # other means drops SQLite's locks on it (sqlite.org/howtocorrupt.html, section 2.2).
         descriptor = _open_private(path.with_name(f"{path.name}.lock"))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
@@ -183,17 +199,22 @@ def _prepared(path: Path, readable: Readable) -> Opened:
         # The default in WAL mode, NORMAL, can lose the last commits when the power fails.
         connection.execute("PRAGMA synchronous = FULL")
         schema.migrate(connection, version)
-        keys = connection.execute("SELECT key FROM secret_key").fetchall()
-        rows = connection.execute("SELECT writes FROM store").fetchall()
-        match keys, rows:
-            case [(bytes(key),)], [(int(writes),)]:
-                readable(connection)
-                return Opened(connection, identity(path), key, writes)
-            case _:
-                raise LostError("damaged: what there must be one of is not there once")
+        key, writes = _key_and_writes(connection)
+        readable(connection)
+        return Opened(connection, identity(path), key, writes)
     except BaseException:
         connection.close()
         raise
+
+
+def _key_and_writes(connection: sqlite3.Connection) -> tuple[bytes, int]:
+    keys = connection.execute("SELECT key FROM secret_key").fetchall()
+    rows = connection.execute("SELECT writes FROM store").fetchall()
+    match keys, rows:
+        case [(bytes(key),)], [(int(writes),)]:
+            return key, writes
+        case _:
+            raise LostError("damaged: what there must be one of is not there once")
 
 
 def _write(opened: Opened, loss: Loss | None, hold: timedelta, known: int) -> int:

@@ -32,7 +32,7 @@ def users(connection: sqlite3.Connection) -> tuple[str, ...]:
     )
 
 
-def begin(  # noqa: PLR0913 - an attempt is what it is made of
+def begin(
     connection: sqlite3.Connection,
     before: LoginState,
     digest: str,

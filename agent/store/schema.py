@@ -81,6 +81,15 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             PRIMARY KEY (kind, name)
         ) WITHOUT ROWID""",
     ),
+    (
+        # The windows that were started by command; the org '' stands for all.
+        """CREATE TABLE maintenance (
+            org TEXT PRIMARY KEY,
+            begins INTEGER NOT NULL,
+            until INTEGER NOT NULL,
+            reason TEXT NOT NULL
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -23,8 +23,9 @@ from agent.breaker import (
     decide,
     in_flight,
 )
+from agent.maintenance import EVERY_ORG, Window
 from agent.reason import Reason
-from agent.store import file, logins, pasts
+from agent.store import file, logins, pasts, windows
 from agent.store.errors import Loss, StoreError
 from agent.store.file import Opened
 from agent.store.pasts import KeptPast
@@ -172,6 +173,31 @@ class Store:
         with self._reading() as connection:
             return pasts.server_chains(connection)
 
+    def start_maintenance(
+        self, orgs: Collection[str], begins: datetime, until: datetime, reason: str
+    ) -> None:
+        """Keep a window of each of these orgs, in the place of one that was started before.
+
+        EVERY_ORG among them stands for all orgs, whether they are known now or not.
+        """
+        with self._writing() as connection:
+            windows.save(connection, orgs, begins, until, reason)
+
+    def stop_maintenance(self, orgs: Collection[str] | None, now: datetime) -> Collection[str]:
+        """Forget the windows of these orgs, or all there are; return whose were not over yet."""
+        with self._writing() as connection:
+            windows.forget_ended(connection, now)
+            there = windows.load(connection).keys()
+            stopped = there if orgs is None else there & {*orgs}
+            for org in stopped:
+                windows.forget(connection, org)
+            return stopped
+
+    def maintenance(self) -> Mapping[str, Window]:
+        """Return what was started, by the name of the org or EVERY_ORG; some may be over."""
+        with self._reading() as connection:
+            return windows.load(connection)
+
     def tidy(self, orgs: Collection[str], users: Collection[str], now: datetime) -> bool:
         """Forget what was out of use for UNUSED_DAYS, of which these are the names in use today.
 
@@ -185,8 +211,11 @@ class Store:
             in_use = {user.lower() for user in users}
             for user in _grown_old(connection, "user", {*logins.users(connection)} - in_use):
                 logins.forget(connection, user)
-            for org in _grown_old(connection, "org", {*pasts.orgs(connection)} - {*orgs}):
+            windows.forget_ended(connection, now)
+            known = {*pasts.orgs(connection), *windows.load(connection)} - {EVERY_ORG}
+            for org in _grown_old(connection, "org", known - {*orgs}):
                 pasts.forget(connection, org)
+                windows.forget(connection, org)
             # Who was not seen since the loss has been forgotten like anybody else.
             if _grown_old(connection, "loss", set() if lost_at is None else {""}):
                 connection.execute("UPDATE store SET lost_at = NULL")
