@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.certificate import Certificate
 from agent.chain import role
+from agent.diagnosis import Cause, diagnose
 from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Violation
 from agent.result import Failure, Outcome, ProbeResult, Skipped, Success, Undetermined
@@ -29,6 +30,7 @@ def cycle(result: ProbeResult, judgement: Judgement) -> dict[str, Any]:
         "address": result.address,
         "stages": {stage.value: round(took, 6) for stage, took in result.stages.items()},
         "probes": {probe.value: outcome(seen) for probe, seen in result.outcomes.items()},
+        "causes": [cause(found) for found in diagnose(result, judgement)],
         "certificates": {
             "client": certificates(result.client_chain),
             "server": certificates(result.server_chain),
@@ -49,6 +51,16 @@ def outcome(seen: Outcome) -> dict[str, Any]:
             return {"success": None, "reason": reason.value, "detail": detail}
         case Skipped(cause, detail):
             return {"success": None, "reason": cause.value, "detail": detail}
+
+
+def cause(found: Cause) -> dict[str, Any]:
+    """Return one likely cause; `confidence` is certain, likely or possible."""
+    return {
+        "cause": found.name,
+        "confidence": found.confidence.value,
+        "sentence": found.sentence,
+        "remedy": found.remedy,
+    }
 
 
 def certificates(chain: Sequence[Certificate]) -> list[dict[str, Any]]:

@@ -15,9 +15,10 @@ from typing import Final
 
 import structlog
 
-from agent import probe
+from agent import diagnosis, probe
 from agent.component import Component
 from agent.credentials import CredentialError, Secret
+from agent.diagnosis import Cause
 from agent.gate import Gatekeeper
 from agent.history import History
 from agent.judge import Judge, Verdict, anchors_of
@@ -58,6 +59,11 @@ class Services:
 
 # How far the clocks may drift apart between two cycles without putting off what is due.
 _TOLERANCE_SECONDS: Final = 1.0
+# What was due but never came to its turn stays due: after an outage, or maintenance, the login is
+# tried in the first cycle that finds the door open.
+_STILL_DUE: Final = frozenset(
+    {SkipCause.NOT_DUE, SkipCause.NO_VERDICT, SkipCause.IN_FLIGHT, SkipCause.MAINTENANCE}
+)
 
 
 class OrgRunner:
@@ -109,6 +115,7 @@ class OrgRunner:
         """
         services = self._services
         planned = services.clock() - late
+        await self._look_at_maintenance()
         look = await self.look()
         self._report(look)
         plan = Plan(self.org, self._keys(look), self._due(planned), self._gate)
@@ -121,6 +128,7 @@ class OrgRunner:
             suppressed=judgement.suppressed,
             not_evaluated=judgement.not_evaluated,
             deadlines=deadlines,
+            causes=self._causes(result, judgement),
             of=self.org,
         )
         await self._tell_limits()
@@ -139,9 +147,21 @@ class OrgRunner:
             violations=known.violations,
             suppressed=known.suppressed,
             not_evaluated=known.not_evaluated,
+            causes=self._causes(result, known),
             of=self.org,
         )
         return result
+
+    def _causes(
+        self, result: ProbeResult, judgement: Judgement
+    ) -> Mapping[Probe, tuple[Cause, ...]] | None:
+        """Return the likely causes; a bug leaves them out."""
+        try:
+            return diagnosis.by_probe(result, judgement)
+        except Exception:  # noqa: BLE001 - what the probe saw must not be lost with it
+            self._log.exception("a bug in the agent kept it from finding causes")
+            self._services.internal_error(Component.POLICY)
+            return None
 
     def _judged(
         self, result: ProbeResult, look: Look
@@ -198,6 +218,19 @@ class OrgRunner:
         if self._gate is not None:
             await self._gate.refresh()
             self._services.board.login_limits(self.org.name, *self._gate.limits(), of=self.org)
+
+    async def _look_at_maintenance(self) -> None:
+        window = await self._services.gatekeeper.maintenance(self.org)
+        if not self._services.board.in_maintenance(self.org.name, window, of=self.org):
+            return
+        if window is None:
+            self._log.info("maintenance is over: logins go on")
+        else:
+            self._log.info(
+                "maintenance: nobody logs in, handshakes go on",
+                until=f"{window.until:%Y-%m-%dT%H:%M:%SZ}",
+                **({"because": window.reason} if window.reason else {}),
+            )
 
     def _report(self, look: Look) -> None:
         """Count and log what is new about certificate, key and trust file."""
@@ -261,17 +294,15 @@ class OrgRunner:
         return clock - tried >= whole - min(own / 2, _TOLERANCE_SECONDS)
 
     def _remember(self, result: ProbeResult, clock: float) -> None:
-        # What was due but never came to its turn stays due: after an outage the login is tried in
-        # the first cycle that finds the door open.
         for name, outcome in result.outcomes.items():
             match outcome:
-                case Skipped(cause=SkipCause.NOT_DUE | SkipCause.NO_VERDICT | SkipCause.IN_FLIGHT):
+                case Skipped(cause=cause) if cause in _STILL_DUE:
                     continue
                 case _:
                     self.tried[name] = clock
 
     def _tell(self, transition: Transition, result: ProbeResult) -> None:
-        handshake = result.handshake
+        handshake, cause = result.handshake, transition.cause
         write = self._log.warning if transition.after is Standing.FAILURE else self._log.info
         write(
             f"{transition.probe.value} {transition.after.value}",
@@ -280,6 +311,9 @@ class OrgRunner:
             **({"reason": transition.reason.value} if transition.reason else {}),
             **({"detail": transition.detail} if transition.detail else {}),
             **({"alert": handshake.alert} if handshake and handshake.alert else {}),
+            **({"cause": cause.name, "confidence": cause.confidence.value} if cause else {}),
+            # The whole sentence only when it is news.
+            **({"because": cause.sentence} if cause and transition.explained else {}),
             **({"address": result.address} if result.address else {}),
             **({"lasted": str(transition.lasted)} if transition.lasted else {}),
         )

@@ -8,7 +8,7 @@ module reads no clock and does no I/O: moments arrive with the results.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from agent.certificate import Certificate
+from agent.diagnosis import Cause
+from agent.maintenance import Window
 from agent.org import Org
 from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Side, Violation
@@ -58,6 +60,7 @@ class ProbeStatus:
     `last` is the outcome of the last run; a skipped run is none. An undetermined run is an attempt
     and replaces `last`, so that neither an old success nor an old failure is taken for news.
     `since` is the moment from which `standing` lasts; another reason for failing does not end it.
+    `cause` is the best of the likely causes of the last run's failure, None where nothing tells.
     """
 
     attempts: int = 0
@@ -65,6 +68,7 @@ class ProbeStatus:
     failures_by_reason: Mapping[Reason, int] = field(default_factory=lambda: _frozen({}))
     skipped: Mapping[SkipCause, int] = field(default_factory=lambda: _frozen({}))
     last: Success | Failure | Undetermined | None = None
+    cause: Cause | None = None
     last_run: datetime | None = None
     last_success: datetime | None = None
     since: datetime | None = None
@@ -87,9 +91,14 @@ class ProbeStatus:
         """Why the last run did not succeed; None when it did, or when there was none."""
         return self.last.reason if isinstance(self.last, Failure | Undetermined) else None
 
-    def ran(self, outcome: Success | Failure | Undetermined, at: datetime) -> ProbeStatus:
+    def ran(
+        self,
+        outcome: Success | Failure | Undetermined,
+        at: datetime,
+        cause: Cause | None = None,
+    ) -> ProbeStatus:
         """Return the status after one more run."""
-        after = replace(self, attempts=self.attempts + 1, last=outcome, last_run=at)
+        after = replace(self, attempts=self.attempts + 1, last=outcome, cause=cause, last_run=at)
         if after.standing is not self.standing:
             after = replace(after, since=at)
         match outcome:
@@ -121,8 +130,9 @@ class SeenChain:
 class Transition:
     """A change worth one line in the log: `probe` of `org` went from `before` to `after`.
 
-    `lasted` is how long the state before had lasted, None when there was none. A failure for
-    another reason than before is a transition; a repeat is not.
+    `lasted` is how long the state before had lasted, None when there was none. `cause` is the
+    likely cause of a failure, `explained` whether it is another one than before. A failure for
+    another reason or with another cause than before is a transition; a repeat is not.
     """
 
     org: str
@@ -132,6 +142,8 @@ class Transition:
     reason: Reason | None
     detail: str
     lasted: timedelta | None
+    cause: Cause | None = None
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +154,8 @@ class Snapshot:
     and session from the last cycle that logged in. `alert` is set only while the handshake fails.
     `tls_version`, `cipher_suite`, `api_usage`, `clock_skew` and `chains` keep what was last seen.
     `client_auth` is None before the first cycle; `breaker_open` and `budget_remaining` are None
-    until they are told, and for an org without login.
+    until they are told, and for an org without login. `maintenance` is the window that was in force
+    when the last cycle began.
     """
 
     org: Org
@@ -163,7 +176,7 @@ class Snapshot:
     budget_remaining: int | None = None
     api_usage: ApiUsage | None = None
     clock_skew: float | None = None
-    maintenance: bool = False
+    maintenance: Window | None = None
     identity_reload_failures: int = 0
 
     @property
@@ -192,11 +205,89 @@ class Snapshot:
         return f"<Snapshot {self.org.name}: {standings}, {self.cycles} cycles>"
 
 
-class Board:
-    """The latest Snapshot of each org. One thread writes; any thread may read."""
+@dataclass(frozen=True, slots=True)
+class NetworkTransition:
+    """The agent's own network came under suspicion, or is `suspect` no more; one line in the log.
+
+    `orgs` are as many as cannot be reached; `lasted` is how long the suspicion lasted, None when it
+    begins, or when it ends since there is no longer more than one org to tell by.
+    """
+
+    suspect: bool
+    orgs: int
+    lasted: timedelta | None = None
+
+
+# What fails in one of these never got an answer from the org's own server.
+_BEFORE_THE_SERVER: Final = frozenset({Stage.DNS, Stage.PROXY, Stage.TCP})
+
+
+class _Network:
+    """Suspects the agent's own network while no org can be reached.
+
+    The suspicion begins when every org has failed in dns, proxy or tcp since any org last got
+    further, and ends with the first that gets further. Two hosts at least must have failed: one
+    alone cannot tell its server's trouble from ours. An org of which nothing was sent, as its files
+    cannot be used, tells nothing either way. What a cycle costs does not depend on how many orgs
+    there are.
+    """
 
     def __init__(self) -> None:
+        self.suspect = False
+        self._since: datetime | None = None
+        self._cut_off: dict[str, str] = {}  # the hosts of the orgs
+        self._silent: set[str] = set()
+
+    def heard(self, result: ProbeResult, host: str, orgs: int) -> NetworkTransition | None:
+        """Take in a cycle of one of so many orgs."""
+        if not result.stages:
+            self.forget(result.org)
+            self._silent.add(result.org)
+        else:
+            self._silent.discard(result.org)
+            if result.stages.keys() <= _BEFORE_THE_SERVER:
+                self._cut_off[result.org] = host
+            else:
+                self._cut_off.clear()
+        return self.look(orgs, result.started_at)
+
+    def forget(self, name: str) -> None:
+        """Know nothing of the org."""
+        self._cut_off.pop(name, None)
+        self._silent.discard(name)
+
+    def look(self, orgs: int, at: datetime | None) -> NetworkTransition | None:
+        """Return what has changed, now that there are so many orgs."""
+        cut_off = len(self._cut_off)
+        if self.suspect:
+            suspect = cut_off > 1
+        else:
+            suspect = cut_off + len(self._silent) == orgs and self._are_several()
+        if suspect is self.suspect:
+            return None
+        self.suspect = suspect
+        began, self._since = self._since, at if suspect else None
+        return NetworkTransition(suspect, cut_off, at - began if at and began else None)
+
+    def _are_several(self) -> bool:
+        hosts = iter(self._cut_off.values())
+        first = next(hosts, None)
+        return any(host != first for host in hosts)
+
+
+class Board:
+    """The latest Snapshot of each org. One thread writes; any thread may read.
+
+    `network_changed` is told when the agent's own network comes under suspicion and when it is
+    cleared of it.
+    """
+
+    def __init__(
+        self, network_changed: Callable[[NetworkTransition], None] = lambda _: None
+    ) -> None:
         self._snapshots: dict[str, Snapshot] = {}
+        self._network = _Network()
+        self._network_changed = network_changed
         # One sequence for the whole board: an org that comes back under its old name must not
         # show a version that a cache has already seen.
         self._versions = itertools.count(1)
@@ -244,6 +335,8 @@ class Board:
     def remove(self, name: str) -> None:
         """Forget the org; nothing happens when it is unknown."""
         self._snapshots.pop(name, None)
+        self._network.forget(name)
+        self._tell(self._network.look(len(self._snapshots), None))
 
     def record(
         self,
@@ -253,10 +346,12 @@ class Board:
         suppressed: Iterable[Suppressed] = (),
         not_evaluated: Iterable[str] = (),
         deadlines: Mapping[str, datetime] | None = None,
-        maintenance: bool = False,
+        causes: Mapping[Probe, tuple[Cause, ...]] | None = None,
         of: Org | None = None,
     ) -> tuple[Transition, ...]:
         """Take in one cycle and how it was judged; return the changes worth a line in the log.
+
+        `causes` are those of the probes that failed, the best first.
 
         A result for an org, or of a probe, that a reload removed meanwhile changes nothing, nor
         does one of an org that was replaced: `of`, if given, is the very org that was probed.
@@ -273,8 +368,9 @@ class Board:
             if isinstance(outcome, Skipped):
                 probes[probe] = status.passed_over(outcome.cause)
                 continue
-            probes[probe] = after = status.ran(outcome, result.started_at)
-            if (after.standing, after.reason) != (status.standing, status.reason):
+            best = next(iter((causes or {}).get(probe, ())), None)
+            probes[probe] = after = status.ran(outcome, result.started_at, best)
+            if _news(after) != _news(status):
                 transitions.append(_transition(result, probe, status, after))
         handshake = result.handshake
         failing = probes[Probe.HANDSHAKE].standing is Standing.FAILURE
@@ -295,9 +391,9 @@ class Board:
                 deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
                 api_usage=result.api_usage or before.api_usage,
                 clock_skew=before.clock_skew if result.clock_skew is None else result.clock_skew,
-                maintenance=maintenance,
             )
         )
+        self._tell(self._network.heard(result, before.org.endpoint.host, len(self._snapshots)))
         return tuple(transitions)
 
     def skipped(self, name: str, probe: Probe, cause: SkipCause, times: int = 1) -> None:
@@ -320,6 +416,14 @@ class Board:
         if before is not None and before.org.login is not None:
             self._put(replace(before, breaker_open=breaker_open, budget_remaining=budget_remaining))
 
+    def in_maintenance(self, name: str, window: Window | None, *, of: Org | None = None) -> bool:
+        """Take in the window that is in force, if any; return whether it is news. `of` as above."""
+        before = self._current(name, of)
+        if before is None or before.maintenance == window:
+            return False
+        self._put(replace(before, maintenance=window))
+        return True
+
     def identity_failed(self, name: str, *, of: Org | None = None) -> None:
         """Count a changed certificate or key that could not be used; `of` as above."""
         before = self._current(name, of)
@@ -339,6 +443,15 @@ class Board:
         """Tell whether there are orgs and each has had at least one cycle; from any thread."""
         snapshots = self.snapshots()
         return bool(snapshots) and all(snapshot.cycles for snapshot in snapshots)
+
+    @property
+    def network_suspect(self) -> bool | None:
+        """Whether the agent's own network seems to be down; None with fewer than two orgs."""
+        return self._network.suspect if len(self._snapshots) > 1 else None
+
+    def _tell(self, change: NetworkTransition | None) -> None:
+        if change is not None:
+            self._network_changed(change)
 
     def _current(self, name: str, of: Org | None) -> Snapshot | None:
         known = self._snapshots.get(name)
@@ -371,6 +484,10 @@ def _chains(before: Mapping[Side, SeenChain], result: ProbeResult) -> Mapping[Si
     return _frozen({side: merged[side] for side in presented if side in merged})
 
 
+def _news(status: ProbeStatus) -> tuple[Standing, Reason | None, str | None]:
+    return status.standing, status.reason, status.cause.name if status.cause else None
+
+
 def _transition(
     result: ProbeResult, probe: Probe, before: ProbeStatus, after: ProbeStatus
 ) -> Transition:
@@ -382,6 +499,8 @@ def _transition(
         reason=after.reason,
         detail=after.last.detail if after.last else "",
         lasted=None if before.since is None else result.started_at - before.since,
+        cause=after.cause,
+        explained=_news(after)[-1] != _news(before)[-1],
     )
 
 

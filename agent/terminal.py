@@ -20,6 +20,7 @@ from rich.table import Table
 
 from agent import printing
 from agent.certificate import Certificate
+from agent.diagnosis import Cause, Confidence, by_probe
 from agent.drawing import printable
 from agent.inspection import Inspection
 from agent.once import BreakerShown, Seen
@@ -46,7 +47,13 @@ _PROBES: Final = (
     Probe.ENFORCEMENT,
 )
 _WORTH_SAYING: Final = frozenset(
-    {SkipCause.BREAKER_OPEN, SkipCause.BUDGET, SkipCause.IN_FLIGHT, SkipCause.STATE_UNAVAILABLE}
+    {
+        SkipCause.BREAKER_OPEN,
+        SkipCause.BUDGET,
+        SkipCause.IN_FLIGHT,
+        SkipCause.MAINTENANCE,
+        SkipCause.STATE_UNAVAILABLE,
+    }
 )
 _NAMED: Final = 8
 
@@ -73,8 +80,12 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
     console.print(table)
     found = [(result.org, judgement) for result, judgement in seen]
     worth, common, hidden = _worth_showing(found, everything=everything)
-    for result, _ in seen:
-        failures = map(_failure, result.outcomes.items())
+    for result, judgement in seen:
+        causes = by_probe(result, judgement)
+        failures = (
+            _failure(probe, outcome, causes.get(probe, ()))
+            for probe, outcome in result.outcomes.items()
+        )
         _print_trouble(console, result.org, (*failures, *worth[result.org]))
     _print_common(console, common)
     failed = sum(not result.healthy for result, _ in seen)
@@ -213,21 +224,29 @@ def _print_common(console: Console, common: Mapping[str, Sequence[str]]) -> None
         console.print()
 
 
-def _failure(probed: tuple[Probe, Outcome]) -> str:
-    probe, outcome = probed
+def _failure(probe: Probe, outcome: Outcome, causes: Sequence[Cause]) -> str:
     match outcome:
         case Failure(reason, detail):
             said = f" ({detail})" if detail else ""
-            return (
+            head = (
                 f"[red]{probe.value}: {reason.value}[/red]\n"
                 f"  {_plain(reason.meaning + said)}\n  → {_plain(reason.remedy)}"
             )
+            return "\n".join((head, *map(_cause, causes)))
         case Undetermined(_, detail):
             return f"[yellow]{probe.value}: undetermined[/yellow]\n  {_plain(detail)}"
         case Skipped(cause, detail) if cause in _WORTH_SAYING:
             return f"[yellow]{probe.value}: not tried, {cause.value}[/yellow] {_plain(detail)}"
         case Success() | Skipped():
             return ""
+
+
+def _cause(cause: Cause) -> str:
+    style = "dim" if cause.confidence is Confidence.POSSIBLE else "yellow"
+    return (
+        f"  [{style}]{cause.confidence.value}: {cause.name}[/{style}]\n"
+        f"    {_plain(cause.sentence)}\n    → {_plain(cause.remedy)}"
+    )
 
 
 def _finding(violation: Violation) -> str:

@@ -44,7 +44,8 @@ def _agents() -> Placeable:
     return rows(
         "Agents",
         "Each agent: whether it can be scraped, what it is, whether the configuration on disk is "
-        "the one in use, and how much it does. One that does not answer has only the first.",
+        "the one in use, whether it reaches any org, and how much it does. One that does not "
+        "answer has only the first.",
         Query(_each(_of("up"))),
         Query(inside(_of("sfmtls_build_info"), build)),
         Query(_each(_of("sfmtls_config_last_reload_successful"))),
@@ -52,6 +53,7 @@ def _agents() -> Placeable:
         Query(inside(_of("sfmtls_org_info"), "count by (job, instance) ")),
         Query(_each(_of("scrape_samples_scraped"))),
         Query(_each(_of("scrape_duration_seconds"))),
+        Query(_each(_of("sfmtls_agent_network_suspect"))),
         columns=(
             Column(field="instance", title="agent"),
             Column(field="job", title="job", width=130),
@@ -69,6 +71,12 @@ def _agents() -> Placeable:
                 title="configuration",
                 width=140,
                 mapping=palette.words({"0": ("refused", BROKEN), "1": ("in use", WELL)}),
+            ),
+            Column(
+                field="Value #H",
+                title="network",
+                width=100,
+                mapping=palette.words({"0": ("up", WELL), "1": ("suspect", BROKEN)}),
             ),
             Column(field="Value #D", title="read", unit=AGO, width=130),
             Column(field="Value #E", title="orgs", unit=COUNT, width=70),

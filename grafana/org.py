@@ -205,13 +205,22 @@ def _verdicts() -> Placeable:
 
 
 def _failing() -> Placeable:
+    failing, on = _of("sfmtls_probe_failing"), "on (job, instance, org, probe)"
+    # Not every failure has a cause that can be told.
+    explained = (
+        f"{failing}\n* {on} group_left (cause, confidence) {_of('sfmtls_probe_cause')}\n"
+        f"or {on}\n{failing}"
+    )
     return rows(
         "Failing now",
-        "Each probe whose last run failed. The reason leads to its runbook.",
-        Query(last_success(_of("sfmtls_probe_failing"))),
+        "Each probe whose last run failed, with its likeliest cause and how sure that is; "
+        "docs/causes.md explains each. The reason leads to its runbook.",
+        Query(last_success(explained)),
         columns=(
             Column(field="probe", title="probe", width=110),
             Column(field="reason", title="reason", link=TO_REASON),
+            Column(field="cause", title="likeliest cause"),
+            Column(field="confidence", title="confidence", width=100),
             Column(
                 field="Value",
                 title="succeeded last",

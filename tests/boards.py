@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from agent.certificate import Certificate, PublicKey
+from agent.diagnosis import Cause, Confidence
 from agent.org import (
     ClientIdentity,
     Endpoint,
@@ -158,6 +159,10 @@ def violation(
         reference="RFC 5280 §4.1.2.5",
         bites_from=None,
     )
+
+
+def cause(name: str = "client_certificate_expired", sentence: str = "It has expired.") -> Cause:
+    return Cause(name, Confidence.LIKELY, sentence, "Renew it.", "RFC 5280 §4.1.2.5")
 
 
 DEADLINES = {"soap_login_retirement": datetime(2027, 6, 1, tzinfo=UTC)}

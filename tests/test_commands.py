@@ -102,6 +102,8 @@ async def test_probe_of_a_failing_org_says_why_and_what_to_do_and_exits_1(fleet)
     assert code == 1
     assert "server_expired" in out
     assert Reason.SERVER_EXPIRED.remedy in out
+    assert "likely: server_certificate_expired" in out
+    assert out.index("likely: server_certificate_expired") < out.index("possible: clock_wrong")
     assert "2 orgs: 1 failed" in out
 
 
@@ -155,6 +157,7 @@ async def test_the_json_of_probe_has_the_promised_shape(fleet):
         "address",
         "stages",
         "probes",
+        "causes",
         "certificates",
         "violations",
         "suppressed",
@@ -181,6 +184,12 @@ async def test_the_json_of_probe_has_the_promised_shape(fleet):
     assert apac["probes"]["handshake"]["success"] is False
     assert apac["probes"]["handshake"]["reason"] == "client_cert_expired"
     assert apac["probes"]["login"]["success"] is None
+    assert emea["causes"] == []
+    (cause,) = apac["causes"]
+    assert list(cause) == ["cause", "confidence", "sentence", "remedy"]
+    assert (cause["cause"], cause["confidence"]) == ("client_certificate_expired", "certain")
+    assert "alert certificate_expired" in cause["sentence"]
+    assert cause["remedy"]
     assert len(apac["certificates"]["server"]) == 2, "seen although we were refused"
     assert "expired" in {found["rule"] for found in apac["violations"]}
 
@@ -302,6 +311,100 @@ async def test_the_breaker_is_shown_and_reset_and_then_one_login_is_tried(fleet)
     assert "invalid_login" in shown[1]
     assert reset[0] == 0
     assert "invalid_login" in again[1]
+
+
+# --- maintenance
+
+
+async def test_maintenance_is_started_listed_and_stopped_without_a_daemon(fleet):
+    simulator = await fleet.add("emea")
+    other = await fleet.add("apac")
+    config_file = ("--config", fleet.file)
+    why = ("--for", "2h", "--reason", "an [bold]upgrade[/bold]")
+    begun = await command("maintenance", "start", "emea", *why, *config_file)
+    listed = await command("maintenance", "list", *config_file)
+    inside = await command("probe", *config_file)
+    as_json = await command("maintenance", "list", "--json", *config_file)
+    ended = await command("maintenance", "stop", "emea", *config_file)
+    again = await command("maintenance", "stop", "emea", *config_file)
+    none = await command("maintenance", "list", *config_file)
+
+    assert begun[0] == 0
+    assert "emea: nobody logs in until" in begun[1]
+    assert re.search(r"emea +now .* command +an \[bold\]upgrade\[/bold\]", listed[1])
+    assert inside[0] == 0, "an org in maintenance is no failing one"
+    assert "login: not tried, maintenance" in inside[1]
+    assert (simulator.record.logins, other.record.logins) == (0, 1)
+    assert simulator.record.connections, "handshakes go on"
+    (row,) = json.loads(as_json[1])
+    assert (row["orgs"], row["all"], row["active"]) == (["emea"], False, True)
+    assert (row["by"], row["cron"], row["reason"]) == ("command", None, why[-1])
+    assert ended[:2] == (0, "emea: maintenance is over\n")
+    assert again[:2] == (0, "emea: no maintenance was started\n")
+    assert none[:2] == (0, "no maintenance is under way or planned\n")
+
+
+async def test_maintenance_of_all_orgs_goes_on_for_one_whose_own_is_stopped(fleet):
+    await fleet.add("emea")
+    await fleet.add("apac")
+    config_file = ("--config", fleet.file)
+    await command("maintenance", "start", "--all", "--for", "1h", *config_file)
+    one = await command("maintenance", "stop", "emea", *config_file)
+    listed = await command("maintenance", "list", *config_file)
+    every = await command("maintenance", "stop", "--all", *config_file)
+
+    assert one[1].startswith("emea: no maintenance was started\nemea: still in maintenance until ")
+    assert "all orgs" in listed[1]
+    assert every[1] == "all orgs: maintenance is over\n"
+
+
+async def test_what_the_configuration_says_is_listed_and_not_stopped_by_command(fleet):
+    simulator = await fleet.add("emea")
+    fleet.write(
+        '[[defaults.maintenance]]\ncron = "0 2 29 2 *"\nduration = "4h"\n'
+        'timezone = "Europe/Berlin"\n[[orgs.emea.maintenance]]\nuntil = 2999-01-01\n'
+    )
+    as_json = await command("maintenance", "list", "--json", "--config", fleet.file)
+    stopped = await command("maintenance", "stop", "--all", "--config", fleet.file)
+    inside = await command("probe", "--config", fleet.file)
+
+    now, later = json.loads(as_json[1])
+    assert (now["until"], now["from"], now["active"]) == ("2999-01-01T00:00:00Z", None, True)
+    assert (later["cron"], later["timezone"]) == ("0 2 29 2 *", "Europe/Berlin")
+    assert re.fullmatch(r"20\d\d-02-29T01:00:00Z", later["from"])
+    assert not later["active"]
+    assert stopped[1].startswith("all orgs: no maintenance was started\nemea: still in maintenance")
+    assert "login: not tried, maintenance" in inside[1]
+    assert simulator.record.logins == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["start", "--for", "1h"], "name the orgs, or say --all"),
+        (["start", "--all", "emea", "--for", "1h"], "name the orgs, or say --all"),
+        (["stop"], "name the orgs, or say --all"),
+        (["start", "emea"], "say how long"),
+        (["start", "emea", "--for", "1h", "--until", "2999-01-01T00:00Z"], "say how long"),
+        (["start", "emea", "--for", "soon"], "--for must be seconds"),
+        (["start", "emea", "--until", "soon"], "--until must look like"),
+        (["start", "emea", "--until", "2999-01-01T00:00"], "--until needs an offset"),
+        (["start", "emea", "--until", "2999-01-01T00:00Z"], "more than a year away"),
+        (["start", "emea", "--until", "2020-01-01T00:00Z"], "is over already"),
+        (["start", "emea", "--for", "1h", "--reason", "a\nb"], "--reason must be one line"),
+        (["start", "nowhere", "--for", "1h"], "no org named nowhere is configured"),
+    ],
+)
+async def test_maintenance_that_is_asked_for_wrongly_is_refused_and_nothing_is_started(
+    fleet, arguments, said
+):
+    await fleet.add("emea")
+    code, _, err = await command("maintenance", *arguments, "--config", fleet.file)
+    listed = await command("maintenance", "list", "--config", fleet.file)
+
+    assert said in " ".join(err.split())
+    assert code == (78 if "nowhere" in arguments else 2)
+    assert listed[1] == "no maintenance is under way or planned\n"
 
 
 # --- simulate, demo
@@ -542,6 +645,10 @@ def usage(*words):
         ("breaker",),
         ("breaker", "show"),
         ("breaker", "reset"),
+        ("maintenance",),
+        ("maintenance", "start"),
+        ("maintenance", "stop"),
+        ("maintenance", "list"),
         ("simulate",),
         ("demo",),
     ],

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ import structlog
 from fleet import Fleet
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent import config
+from agent import config, downtime
 from agent.daemon import Daemon, DaemonError, changes
+from agent.maintenance import EVERY_ORG
 from agent.reason import Reason
 from agent.result import Failure, Probe, SkipCause, Success
 from agent.schedule import Missed, phase
@@ -183,6 +185,78 @@ async def test_two_orgs_of_one_user_never_log_in_at_once_and_share_the_budget(fl
 
     assert logins == 2
     assert min(state.budget_remaining for state in states) == 28
+
+
+async def started_by_command(fleet, *orgs, lasts=timedelta(hours=1)):
+    """Do what the command `maintenance start` does, in another process than the daemon."""
+    settings = config.load(fleet.file)
+    begins = datetime.now(UTC)
+    await asyncio.to_thread(downtime.start, settings, orgs, begins, begins + lasts, "an upgrade")
+
+
+async def test_maintenance_that_is_started_stops_logins_and_no_handshakes_and_survives_a_restart(
+    fleet,
+):
+    simulator = await fleet.add("emea")
+    twin = await fleet.add("apac")
+    await started_by_command(fleet, "emea")
+    async with Running(fleet) as running:
+        await running.cycled("emea", 2)
+        await running.cycled("apac")
+        first = await running.samples()
+    for each in (simulator, twin):
+        await each.start()
+    fleet.configure("emea")
+    fleet.configure("apac")
+    async with Running(fleet) as running:
+        await running.cycled("emea", 2)
+        still = await running.value("sfmtls_maintenance", org="emea")
+        window = running.daemon.board.get("emea").maintenance
+
+    emea = ("org", "emea")
+    assert first["sfmtls_maintenance", frozenset({emea})] == 1
+    assert first["sfmtls_maintenance", frozenset({("org", "apac")})] == 0
+    assert first["sfmtls_probe_success", frozenset({emea, ("probe", "handshake")})] == 1
+    skipped = frozenset({emea, ("probe", "login"), ("cause", "maintenance")})
+    assert first["sfmtls_probe_skipped_total", skipped] >= 2
+    assert (still, window.reason) == (1, "an upgrade")
+    assert (simulator.record.logins, twin.record.logins >= 1) == (0, True)
+
+
+async def test_a_running_daemon_takes_a_window_in_and_logs_in_again_when_it_is_over(fleet):
+    simulator = await fleet.add("emea")
+    async with Running(fleet) as running:
+        await running.cycled("emea")
+        before = await running.value("sfmtls_maintenance", org="emea")
+        await started_by_command(fleet, EVERY_ORG, lasts=timedelta(seconds=3.5))
+        await until(lambda: running.daemon.board.get("emea").maintenance is not None, 4)
+        inside = await running.value("sfmtls_maintenance", org="emea")
+        # A login is due at once after it.
+        running.daemon._runners["emea"].tried.pop(Probe.LOGIN)
+        await running.cycled("emea")
+        held = simulator.record.logins
+        await until(lambda: running.daemon.board.get("emea").maintenance is None, 8)
+        await until(lambda: simulator.record.logins == 2)
+        after = await running.value("sfmtls_maintenance", org="emea")
+
+    assert (before, inside, after) == (0, 1, 0)
+    assert held == 1
+
+
+async def test_a_reload_puts_a_window_into_force_and_out_of_it(fleet):
+    await fleet.add("emea")
+    async with Running(fleet) as running:
+        await running.cycled("emea")
+        fleet.write("[[defaults.maintenance]]\nuntil = 2999-01-01\n")
+        assert await running.daemon.reload()
+        await running.cycled("emea", 2)
+        inside = await running.value("sfmtls_maintenance", org="emea")
+        fleet.write()
+        assert await running.daemon.reload()
+        await running.cycled("emea", 2)
+        after = await running.value("sfmtls_maintenance", org="emea")
+
+    assert (inside, after) == (1, 0)
 
 
 async def test_without_a_state_directory_handshakes_go_on_and_no_login_is_sent(fleet):

@@ -47,6 +47,7 @@ ELEVEN_YEARS = 11 * 365 * 86400
 OF_AN_AGENT = {
     "SfmtlsAgentAbsent": {STRANGER},
     "SfmtlsAgentDown": {DEAD},
+    "SfmtlsAgentNetworkSuspect": {TROUBLED},
     "SfmtlsConfigReloadFailed": {TROUBLED},
     "SfmtlsInternalErrors": {TROUBLED},
 }

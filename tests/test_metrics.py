@@ -15,6 +15,7 @@ from boards import (
     NOT_DUE,
     SERVER_CHAIN,
     board,
+    cause,
     certificate,
     chain,
     failed,
@@ -33,6 +34,9 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from agent.diagnosis import CATALOGUE as CAUSES
+from agent.diagnosis import Confidence, by_probe
+from agent.maintenance import Window
 from agent.metrics import (
     CATALOGUE,
     Component,
@@ -42,9 +46,10 @@ from agent.metrics import (
     org_families,
     reference,
 )
+from agent.metrics.fleet import board_families
 from agent.metrics.org import INFO_VALUE_LENGTH, ORG_FAMILIES, OrgFamily, _register, _sentence
 from agent.org import Endpoint, Suppression
-from agent.policy import Suppressed
+from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Severity, Side
 from agent.reason import Reason
 from agent.result import (
@@ -104,7 +109,8 @@ class Whole:
             else:
                 for whole, part in zip(merged, families, strict=True):
                     whole.samples += part.samples
-        return [*self.instruments.families(), *(m for m in merged or [] if m.samples)]
+        agent = (*self.instruments.families(), *board_families(self.made))
+        return [*agent, *(m for m in merged or [] if m.samples)]
 
 
 def client_s_own(exposed, made, now, openmetrics):
@@ -151,6 +157,7 @@ def tls13_rejected():
             clock_skew=None,
         ),
         violations=[violation("client_certificate_expired", Severity.CRITICAL)],
+        causes={Probe.HANDSHAKE: (cause(),)},
     )
     return made
 
@@ -265,10 +272,12 @@ def test_every_family_of_the_catalogue_is_exported_by_some_board():
     made = tls13_rejected()
     made.record(
         result(outcomes=failed(Reason.CLIENT_CERT_BAD), handshake=replace(HANDSHAKE, alert="x")),
+        causes={Probe.HANDSHAKE: (cause(),)},
         violations=[violation()],
         suppressed=[SUPPRESSED],
         not_evaluated=["server_key_weak"],
     )
+    made.add(org("apac"))
     exposed = exposition(made, registry)
     exposed.instruments.config_loaded(NOON)
     families = parse_text(exposed.render(NOON, openmetrics=False).decode())
@@ -403,16 +412,44 @@ def test_promtool_remarks_on_nothing_but_the_unit_of_the_expiry_days(make):
 
 
 def test_an_org_with_login_and_session_has_at_most_70_series_and_a_further_probe_adds_7():
-    def series(watched):
+    def series(watched, **last):
         made = board(watched)
         made.record(result(), deadlines=DEADLINES)
         made.record(result(outcomes=NOT_DUE))
+        made.record(result(outcomes=last.get("outcomes", NOT_DUE)), causes=last.get("causes"))
         made.login_limits("emea", breaker_open=False, budget_remaining=29)
         return sum(len(m.samples) for m in org_families(made.get("emea"), NOON))
 
     assert len(CLIENT_CHAIN) == len(SERVER_CHAIN) == 3
     assert series(org(refusal_interval=None)) <= 70
     assert series(org()) - series(org(refusal_interval=None)) == 7
+    # Reason, counter and cause of a failure: one of each, however many causes there may be.
+    refused = {**NOT_DUE, Probe.LOGIN: Failure(Reason.INVALID_LOGIN)}
+    causes = {Probe.LOGIN: (cause("password_wrong"), cause("user_locked_out"))}
+    assert series(org(), outcomes=refused, causes=causes) - series(org()) == 3
+
+
+def test_of_the_causes_of_a_failing_probe_the_best_alone_is_a_series_and_none_of_a_healthy_one():
+    made = board(org())
+    causes = {Probe.LOGIN: (cause("password_wrong"), cause("user_locked_out"))}
+    outcomes = {**ALL_WELL, Probe.LOGIN: Failure(Reason.INVALID_LOGIN)}
+    made.record(result(outcomes=outcomes), causes=causes)
+    failing = samples(made, "sfmtls_probe_cause")
+    made.record(result(outcomes=NOT_DUE))
+    not_due = samples(made, "sfmtls_probe_cause")
+    made.record(result())
+
+    assert failing == {("login", "password_wrong", "likely"): 1}
+    assert not_due == failing, "a run that was not due is no news"
+    assert samples(made, "sfmtls_probe_cause") == {}
+
+
+def test_a_failure_whose_cause_cannot_be_told_has_no_cause_and_is_failing_all_the_same():
+    made = board(org())
+    made.record(result(outcomes=failed(Reason.FAULT_OTHER)), causes={Probe.HANDSHAKE: ()})
+
+    assert samples(made, "sfmtls_probe_cause") == {}
+    assert samples(made, "sfmtls_probe_failing") == {("handshake", "fault_other"): 1}
 
 
 def test_counters_of_configured_probes_are_there_before_the_first_cycle():
@@ -752,7 +789,6 @@ judgements = st.fixed_dictionaries(
         ),
         "not_evaluated": st.lists(st.sampled_from(RULES), max_size=3),
         "deadlines": st.none() | st.dictionaries(st.just("soap_login_retirement"), moments),
-        "maintenance": st.booleans(),
     }
 )
 names = st.text(min_size=1, max_size=30)
@@ -769,7 +805,8 @@ CLOSED = {
     "probe": set(Probe),
     "stage": set(Stage),
     "state": set(ClientAuth),
-    "cause": set(SkipCause),
+    "cause": {*SkipCause, *CAUSES},
+    "confidence": set(Confidence),
     "reason": {reason.value for reason in Reason},
     "side": set(Side),
     "position": {"0", "1", "2"},
@@ -787,16 +824,20 @@ CLOSED = {
     watched=st.lists(orgs, min_size=1, max_size=3, unique_by=lambda each: each.name),
     cycles=st.lists(st.tuples(results, judgements), max_size=3),
     limits=st.tuples(st.none() | st.booleans(), st.none() | st.integers(0, 100)),
+    window=st.none() | st.builds(Window, moments),
     now=moments,
 )
 def test_whatever_the_snapshot_the_text_parses_and_labels_are_in_their_closed_sets(
-    watched, cycles, limits, now
+    watched, cycles, limits, window, now
 ):
     made = board(*watched)
     for each in watched:
         made.login_limits(each.name, *limits)
+        made.in_maintenance(each.name, window)
         for cycle, judged in cycles:
-            made.record(replace(cycle, org=each.name), **judged)
+            told = Judgement(tuple(judged["violations"]), tuple(judged["not_evaluated"]))
+            causes = by_probe(cycle, told)
+            made.record(replace(cycle, org=each.name), causes=causes, **judged)
     exposed = exposition(made)
     closed = {**CLOSED, "org": {each.name for each in watched}}
 

@@ -52,6 +52,7 @@ OF_THE_AGENT = {
     "SfmtlsWatchdog",
     "SfmtlsAgentDown",
     "SfmtlsAgentAbsent",
+    "SfmtlsAgentNetworkSuspect",
     "SfmtlsConfigReloadFailed",
     "SfmtlsInternalErrors",
 }
@@ -105,6 +106,14 @@ def test_an_alert_that_knows_a_reason_tells_it_and_its_page(rule):
         )
     else:
         assert "reason_url" not in told
+
+
+@every_alert
+def test_the_likeliest_cause_of_a_shut_door_is_told_and_no_alert_depends_on_there_being_one(rule):
+    shut = 'sfmtls_probe_failing{probe="handshake"' in rule["expr"] and "max by" not in rule["expr"]
+
+    assert ("sfmtls_probe_cause{" in rule["annotations"]["description"]) is shut
+    assert "sfmtls_probe_cause" not in rule["expr"]
 
 
 def test_every_verdict_that_is_not_acceptance_has_its_alert():
@@ -462,12 +471,29 @@ STORIES = {
             alert("DoorUnconfirmed", reason="maintenance"),
             alert("ClientCertificateExpired"),
             alert("CycleMissing"),
+            alert("LoginMissing"),
+            alert("DoorErrorBudgetBurn"),
             finding("revoked", "client"),
         ],
     ),
     "an agent that is down hides that its orgs are stale": (
         [alert("AgentDown", ""), alert("ClientCertificateExpired")],
         [alert("CycleMissing"), alert("CycleMissing", "apac")],
+    ),
+    "an agent without a network hides that it reaches no org, and what follows": (
+        [
+            alert("AgentNetworkSuspect", ""),
+            alert("DoorUnreachable", "keyless", reason="client_key_mismatch"),
+            alert("ClientCertificateExpired"),
+        ],
+        [
+            alert("DoorUnreachable", reason="dns_error"),
+            alert("DoorUnreachable", "apac", reason="tcp_timeout"),
+            alert("DoorUnreachable", "amer", reason="proxy_denied"),
+            alert("DoorErrorBudgetBurn"),
+            alert("LoginErrorBudgetBurnSlow", **WARNING),
+            alert("LoginFailing"),
+        ],
     ),
     "an open breaker says more than a failing login": (
         [alert("LoginBreakerOpen", reason="invalid_login")],

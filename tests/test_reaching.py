@@ -212,10 +212,13 @@ async def test_y026_a_server_name_override_is_what_the_certificate_must_carry(th
 
 
 class FakeProxy:
-    """A proxy that answers CONNECT as told, and remembers what it was sent."""
+    """A proxy that answers CONNECT as told, and remembers what it was sent.
 
-    def __init__(self, answer=b"", *, tunnel=False):
-        self.answer, self.tunnel = answer, tunnel
+    With a `pause` it says its answer byte by byte, so many seconds apart.
+    """
+
+    def __init__(self, answer=b"", *, tunnel=False, pause=0.0):
+        self.answer, self.tunnel, self.pause = answer, tunnel, pause
         self.requests = []
         self._tasks = set()
 
@@ -241,13 +244,12 @@ class FakeProxy:
                 target = request.split()[1].decode()
                 host, _, port = target.rpartition(":")
                 far_reader, far_writer = await asyncio.open_connection(host, int(port))
-                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await self._say(writer, b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await asyncio.gather(
                     self._carry(reader, far_writer), self._carry(far_reader, writer)
                 )
             elif self.answer:
-                writer.write(self.answer)
-                await writer.drain()
+                await self._say(writer, self.answer)
             else:
                 await reader.read()
         except (OSError, asyncio.IncompleteReadError):
@@ -258,6 +260,15 @@ class FakeProxy:
                     side.close()
                     with contextlib.suppress(OSError):
                         await side.wait_closed()
+
+    async def _say(self, writer, answer):
+        if not self.pause:
+            writer.write(answer)
+        else:
+            for byte in answer:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(self.pause)
+        await writer.drain()
 
     async def _carry(self, reader, writer):
         while data := await reader.read(65536):
@@ -308,6 +319,24 @@ async def test_y017_a_proxy_that_never_answers_is_a_proxy_timeout(theatre):
     assert list(result.stages) == [Stage.PROXY]
 
 
+async def test_a_proxy_that_answers_slowly_is_waited_for_until_its_limit_and_no_longer(theatre):
+    async with (
+        Simulator(SCENARIOS["healthy"], theatre.pki) as simulator,
+        FakeProxy(tunnel=True, pause=0.005) as slow,
+        FakeProxy(tunnel=True, pause=0.05) as too_slow,
+    ):
+        there = ("127.0.0.1", simulator.port)
+        opened = await knock(theatre, behind(slow.port, there))
+        given_up = await knock(
+            theatre, behind(too_slow.port, there), timeouts=Timeouts(proxy=0.3, cycle=5)
+        )
+
+    assert opened.client_auth is ClientAuth.ACCEPTED
+    assert opened.stages[Stage.PROXY] >= 39 * 0.005
+    assert failed(given_up).reason is Reason.PROXY_TIMEOUT
+    assert list(given_up.stages) == [Stage.PROXY]
+
+
 async def test_y018_a_closed_proxy_port_is_refused(theatre):
     result = await knock(theatre, behind(nowhere()))
 
@@ -337,7 +366,16 @@ async def test_y019_a_proxy_that_denies_connect_tells_its_status_and_no_credenti
     assert "canary" not in repr(result) + str(failed(result))
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 "])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 ",
+        b"\x00" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X-Endless: yes\r\n" * 5_000,
+    ],
+    ids=["another-protocol", "hangs-up", "no-end-of-line", "no-end-of-head"],
+)
 async def test_a_proxy_that_talks_nonsense_or_hangs_up_denies(answer, theatre):
     async with FakeProxy(answer) as proxy:
         result = await knock(theatre, behind(proxy.port))

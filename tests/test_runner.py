@@ -32,6 +32,7 @@ from agent.identity import read
 from agent.judge import Judge, Verdict
 from agent.keyring import BareContexts, Keyring, Presented
 from agent.leaves import Leaves
+from agent.maintenance import Window
 from agent.org import (
     ClientIdentity,
     Endpoint,
@@ -48,7 +49,7 @@ from agent.policy.rule import Severity, Side
 from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
 from agent.reason import Reason
-from agent.result import Failure, Probe
+from agent.result import Failure, Probe, ProbeResult, SkipCause, Skipped
 from agent.revocation import RevocationChecker, RevocationWatch
 from agent.runner import OrgRunner, Services
 from agent.services import close_services, open_services
@@ -596,6 +597,50 @@ async def test_lateness_of_a_cycle_does_not_put_off_the_next_login(place):
     assert runner.tried[Probe.HANDSHAKE] == 0.0
 
 
+# --- maintenance
+
+
+async def test_the_board_and_the_log_tell_when_maintenance_begins_changes_and_ends(place, logged):
+    moment = [now()]
+    window = Window(moment[0] + timedelta(hours=1), None, "an upgrade")
+    place.services = dataclasses.replace(
+        place.services, gatekeeper=Gatekeeper(None, Hold(), os.environ, lambda: moment[0])
+    )
+    runner = place.runner(dataclasses.replace(place.org, maintenance=(window,)))
+    await runner.run()
+    await runner.run()
+    inside = place.board.get("emea")
+    moment[0] = window.until
+    await runner.run()
+    after = place.board.get("emea")
+
+    assert (inside.maintenance, after.maintenance) == (window, None)
+    assert inside.probes[Probe.HANDSHAKE].attempts == 2, "handshakes go on"
+    told = [entry for entry in logged if entry["event"].startswith("maintenance")]
+    assert [(entry["event"], entry.get("because")) for entry in told] == [
+        ("maintenance: nobody logs in, handshakes go on", "an upgrade"),
+        ("maintenance is over: logins go on", None),
+    ]
+    assert told[0]["until"] == f"{window.until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.mark.parametrize(
+    ("cause", "due"),
+    [
+        (SkipCause.MAINTENANCE, True),
+        (SkipCause.NO_VERDICT, True),
+        (SkipCause.BREAKER_OPEN, False),
+        (SkipCause.BUDGET, False),
+    ],
+)
+def test_a_login_that_maintenance_put_off_is_due_in_the_first_cycle_after_it(place, cause, due):
+    runner = place.runner()
+    skipped = {Probe.LOGIN: Skipped(cause), Probe.SESSION: Skipped(cause)}
+    runner._remember(ProbeResult("emea", now(), skipped), 0.0)
+
+    assert (Probe.LOGIN in runner._due(60.0)) is due
+
+
 # --- bugs of our own
 
 
@@ -628,6 +673,37 @@ async def test_a_bug_in_judging_keeps_the_result_and_what_was_judged_before(plac
     assert snapshot.probes[Probe.HANDSHAKE].last.reason is Reason.TCP_REFUSED
     assert snapshot.violations == (violation(),)
     assert [entry["exc_info"] for entry in logged if "policy" in entry["event"]] == [True]
+
+
+async def test_a_bug_in_finding_causes_leaves_them_out_and_keeps_the_result(place, logged):
+    runner = place.runner()
+    # A severity that cannot be compared, of a finding that is asked about.
+    broken = dataclasses.replace(violation("endpoint_port"), severity=None)
+    runner.judge = FixedJudge(place.org, broken)
+    await runner.run()
+    status = place.board.get("emea").probes[Probe.HANDSHAKE]
+
+    assert place.bugs == {Component.POLICY: 1}
+    assert (status.last.reason, status.cause) == (Reason.TCP_REFUSED, None)
+    assert [entry["exc_info"] for entry in logged if "causes" in entry["event"]] == [True]
+
+
+async def test_a_failing_cycle_is_logged_with_its_cause_and_the_sentence_only_when_it_is_news(
+    place, logged
+):
+    runner = place.runner()
+    runner.judge = FixedJudge(place.org)
+    for _ in range(2):
+        await runner.run()
+    runner.judge = FixedJudge(place.org, violation("endpoint_port"))
+    await runner.run()
+    first, second = (entry for entry in logged if entry["event"] == "handshake failure")
+
+    assert (first["cause"], first["confidence"]) == ("nothing_listens", "likely")
+    assert first["because"].startswith("Nothing listens there")
+    assert (second["before"], second["reason"]) == ("failure", "tcp_refused")
+    assert second["cause"] == "endpoint_wrong"
+    assert second["because"].endswith("(9 days left).")
 
 
 async def test_a_bug_in_a_rule_is_counted_once_for_each_judgement(place):

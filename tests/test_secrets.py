@@ -402,7 +402,7 @@ class Watch:
             "values": shown(self.results, self.board.snapshots(), self.settings),
             **{
                 f"file {file.name}": file.read_bytes().decode("latin-1")
-                for file in self.folder.glob("state.sqlite*")
+                for file in self.folder.glob("state.*")
             },
         }
 

@@ -14,6 +14,7 @@ from boards import (
     SERVER_CHAIN,
     STAGES,
     board,
+    cause,
     certificate,
     chain,
     failed,
@@ -23,6 +24,7 @@ from boards import (
 )
 
 from agent.chain import role
+from agent.maintenance import Window
 from agent.org import ClientIdentity, Endpoint, FromFile, Suppression
 from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Side
@@ -186,6 +188,40 @@ def test_another_reason_is_a_transition_but_the_failure_lasts_on():
     assert made.get("emea").since[Probe.HANDSHAKE] == NOON
 
 
+def test_another_cause_is_a_transition_and_only_a_new_one_is_explained():
+    made = board(org())
+    refused = result(outcomes=failed(Reason.CLIENT_CERT_BAD))
+    other = result(outcomes=failed(Reason.CLIENT_CERT_UNKNOWN))
+    told = {
+        Probe.HANDSHAKE: (cause("client_certificate_expired"), cause("closed_after_certificate"))
+    }
+    first = made.record(refused, causes=told)
+    repeated = made.record(refused, causes=told)
+    (another,) = made.record(refused, causes={Probe.HANDSHAKE: (cause("client_root_private"),)})
+    (same,) = made.record(other, causes={Probe.HANDSHAKE: (cause("client_root_private"),)})
+    (gone,) = made.record(other)
+
+    (began,) = (t for t in first if t.probe is Probe.HANDSHAKE)
+    assert (began.cause.name, began.explained) == ("client_certificate_expired", True)
+    assert repeated == ()
+    assert (another.before, another.after) == (Standing.FAILURE, Standing.FAILURE)
+    assert (another.cause.name, another.explained) == ("client_root_private", True)
+    assert (same.cause.name, same.explained) == ("client_root_private", False)
+    assert (gone.cause, gone.explained) == (None, True)
+
+
+def test_a_cause_ends_with_the_failure_and_outlives_a_skipped_run():
+    made = board(org())
+    told = {Probe.HANDSHAKE: (cause(),)}
+    made.record(result(outcomes=failed(Reason.CLIENT_CERT_BAD)), causes=told)
+    made.skipped("emea", Probe.HANDSHAKE, SkipCause.OVERLAP)
+    skipped = made.get("emea").probes[Probe.HANDSHAKE].cause
+    made.record(result())
+
+    assert skipped == cause()
+    assert made.get("emea").probes[Probe.HANDSHAKE].cause is None
+
+
 def test_a_recovery_is_a_transition_without_a_reason():
     made, transitions = recorded(
         result(outcomes=failed(Reason.TCP_REFUSED)), result(at=NOON + MINUTE, outcomes=NOT_DUE)
@@ -281,7 +317,6 @@ def test_the_judgement_of_the_last_cycle_replaces_the_one_before():
         suppressed=[SUPPRESSED],
         not_evaluated=["server_certificate_expiring"],
         deadlines={"soap_login_retirement": NOON},
-        maintenance=True,
     )
     before = made.get("emea")
     made.record(result())
@@ -291,10 +326,35 @@ def test_the_judgement_of_the_last_cycle_replaces_the_one_before():
     assert before.suppressed == (SUPPRESSED,)
     assert before.not_evaluated == ("server_certificate_expiring",)
     assert before.judgement == Judgement(before.violations, before.not_evaluated, before.suppressed)
-    assert before.maintenance
     assert after.judgement == Judgement((), ())
-    assert (after.violations, after.not_evaluated, after.maintenance) == ((), (), False)
+    assert (after.violations, after.not_evaluated) == ((), ())
     assert after.deadlines == before.deadlines == {"soap_login_retirement": NOON}
+
+
+def test_a_window_of_maintenance_lasts_over_cycles_until_another_is_told():
+    made = board(org())
+    told = [made.in_maintenance("emea", Window(NOON)) for _ in range(2)]
+    version = made.get("emea").version
+    made.in_maintenance("emea", Window(NOON))
+    same = made.get("emea")
+    made.record(result())
+
+    assert told == [True, False], "only the first time it is news"
+    assert same.version == version
+    assert made.get("emea").maintenance == Window(NOON)
+    assert made.in_maintenance("emea", None)
+    assert made.get("emea").maintenance is None
+
+
+def test_a_window_of_an_org_that_was_replaced_or_removed_meanwhile_is_not_shown():
+    made = board(org())
+    before = made.get("emea").org
+    made.replace(org())
+
+    assert not made.in_maintenance("emea", Window(NOON), of=before)
+    assert not made.in_maintenance("gone", Window(NOON))
+    assert made.get("emea").maintenance is None
+    assert made.in_maintenance("emea", Window(NOON), of=made.get("emea").org)
 
 
 def test_a_result_for_an_org_that_was_removed_meanwhile_changes_nothing():

@@ -30,9 +30,10 @@ from boards import (
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.component import Component
+from agent.diagnosis import by_probe
 from agent.metrics import Exposition, Instruments
-from agent.org import Enforcement, Suppression
-from agent.policy import Suppressed
+from agent.org import Endpoint, Enforcement, Suppression
+from agent.policy import Judgement, Suppressed
 from agent.policy.rule import Severity, Side
 from agent.reason import Reason
 from agent.result import (
@@ -54,8 +55,8 @@ START: Final = END - timedelta(minutes=MINUTES)
 HALFWAY: Final = MINUTES // 2
 SCRAPED_EVERY: Final = 2  # minutes; more would say no more, and take its time
 JOB: Final = "sfmtls-agent"
-# The first watches the orgs, the second has trouble of its own and no org, the third is dead from
-# halfway on, and the last is no agent.
+# The first watches the orgs, the second has trouble of its own and orgs that it cannot reach, the
+# third is dead from halfway on, and the last is no agent.
 WATCHING: Final = "agent-1:10843"
 TROUBLED: Final = "agent-2:10843"
 DEAD: Final = "agent-3:10843"
@@ -68,7 +69,7 @@ class Trouble:
 
     `outcomes` replace those of the probes that are due, `changes` are of the ProbeResult and
     `judged` are arguments of Board.record. `every` so many minutes it shows; a `stopped` org has
-    no cycles any more.
+    no cycles any more; `agent` is who watches it.
     """
 
     alerts: frozenset[str] = frozenset()
@@ -81,6 +82,7 @@ class Trouble:
     budget: int = 18
     identity_fails: bool = False
     stopped: bool = False
+    agent: str = WATCHING
 
 
 def trouble(*alerts: str, **what) -> Trouble:
@@ -138,6 +140,9 @@ _GONE: Final = 100
 _EXCUSED: Final = Suppressed(
     violation("eku_dual"), Suppression("eku_dual", END + timedelta(days=90), "until the renewal")
 )
+_CUT_OFF: Final = shut(
+    "DoorUnreachable", auth=ClientAuth.NOT_REACHED, reason=Reason.TCP_TIMEOUT, agent=TROUBLED
+)
 TROUBLES: Final[Mapping[str, Trouble]] = {
     "healthy": trouble(),
     # --- the door
@@ -164,7 +169,6 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "Maintenance",
         auth=ClientAuth.UNCONFIRMED,
         reason=Reason.MAINTENANCE,
-        judged={"maintenance": True},
     ),
     "open-door": trouble(
         "DoorDoesNotRefuse",
@@ -234,6 +238,8 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
     "old-version": ending("ApiVersionRemoval", deadline="api_version_removal", days=20),
     # --- the agent's own
     "stuck": trouble("CycleMissing", "LoginMissing", stopped=True),
+    "cut-off": _CUT_OFF,
+    "cut-off-too": _CUT_OFF,
 }
 
 
@@ -251,20 +257,33 @@ def _moments() -> Iterator[tuple[int, datetime]]:
 # --- what is scraped
 
 
-def _watching() -> Iterator[str]:
+def _of(agent: str) -> tuple[str, ...]:
+    return tuple(name for name, wrong in TROUBLES.items() if wrong.agent == agent)
+
+
+def _board(agent: str) -> Board:
     enforced = {"not-enforced": Enforcement()}
-    made = board(
+    return board(
         *(
-            org(name, labels=_labels(number), enforcement=enforced.get(name))
-            for number, name in enumerate(TROUBLES)
+            org(
+                name,
+                endpoint=Endpoint(f"{name}.my.salesforce.com"),
+                labels=_labels(number),
+                enforcement=enforced.get(name),
+            )
+            for number, name in enumerate(_of(agent))
         )
     )
+
+
+def _watching() -> Iterator[str]:
+    made = _board(WATCHING)
     instruments = _instruments()
     exposition = Exposition(made, instruments)
     for minute, now in _moments():
         if minute == HALFWAY:
             instruments.config_loaded(now)
-        for name in TROUBLES:
+        for name in _of(WATCHING):
             instruments.cycle_began(0.002 * (1 + minute % 3))
             _cycle(made, instruments, name, minute, now)
             instruments.cycle_ended()
@@ -275,12 +294,15 @@ def _watching() -> Iterator[str]:
 
 
 def _troubled() -> Iterator[str]:
+    made = _board(TROUBLED)
     instruments = _instruments()
-    exposition = Exposition(Board(), instruments)
+    exposition = Exposition(made, instruments)
     for minute, now in _moments():
         if minute >= HALFWAY:
             instruments.config_refused()
             instruments.internal_error(Component.POLICY)
+        for name in _of(TROUBLED):
+            _cycle(made, instruments, name, minute, now)
         yield from _scraped(TROUBLED, exposition, now)
 
 
@@ -335,7 +357,11 @@ def _cycle(made: Board, instruments: Instruments, name: str, minute: int, now: d
     if name == "healthy" and minute > HALFWAY:
         usual["client_chain"] = chain(f"CN={name}", not_before=END - timedelta(days=1), days=365)
     seen = result(name, now, **(usual | wrong.changes))
-    made.record(seen, **({"deadlines": DEADLINES} | wrong.judged))
+    told = Judgement(
+        tuple(wrong.judged.get("violations", ())), tuple(wrong.judged.get("not_evaluated", ()))
+    )
+    judged = {"deadlines": DEADLINES, "causes": by_probe(seen, told)} | wrong.judged
+    made.record(seen, **judged)
     made.login_limits(name, wrong.breaker_open, wrong.budget)
     if wrong.identity_fails:
         made.identity_failed(name)

@@ -165,6 +165,9 @@ _MAINTENANCE = re.compile(
     re.IGNORECASE,
 )
 _HTML = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+# One whose namespace or content is wrong, or that breaks off, is no page for all that: without a
+# prefix its Body looks like one of HTML.
+_ENVELOPE = re.compile(r"\s*(?:<\?.*?\?>\s*)?<(?:[\w.-]+:)?Envelope\b", re.DOTALL)
 
 
 def _read_page(response: Response, malformed: str, secrets: Iterable[Secret]) -> Answer:
@@ -187,10 +190,10 @@ def _is_success(status: int) -> bool:
 
 
 def _is_html(page: str, response: Response) -> bool:
-    if _HTML.search(page):
-        return True
+    if _ENVELOPE.match(page.removeprefix("\ufeff")):
+        return False
     claimed = "html" in response.headers.get("content-type", "").lower()
-    return claimed and bool(page.strip()) and "Envelope" not in page
+    return _HTML.search(page) is not None or (claimed and bool(page.strip()))
 
 
 def _unexpected_status(response: Response, text: str, secrets: Iterable[Secret]) -> Failure:

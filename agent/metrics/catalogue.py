@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.component import Component
+from agent.diagnosis import Confidence
 from agent.metrics.family import Family
 from agent.metrics.fleet import FLEET_FAMILIES
 from agent.metrics.org import INFO_VALUE_LENGTH, ORG_FAMILIES
@@ -23,7 +24,9 @@ _CLOSED_SETS: Final[Mapping[str, str]] = MappingProxyType(
         "probe": ", ".join(Probe),
         "stage": ", ".join(Stage),
         "state": ", ".join(ClientAuth),
-        "cause": ", ".join(SkipCause),
+        "cause": f"of a run that was skipped: {', '.join(SkipCause)}; of one that failed: what "
+        "`docs/causes.md` lists",
+        "confidence": ", ".join(Confidence),
         "reason": "what `sfmtls-agent reasons` lists",
         "side": "client, server; empty where a violation is about the org as a whole",
         "position": "0 for the leaf, then counting up, as presented",

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_format
 from prometheus_client.utils import floatToGoString
 
 from agent.metrics.family import empty
-from agent.metrics.fleet import Instruments
+from agent.metrics.fleet import Instruments, board_families
 from agent.metrics.org import ORG_FAMILIES, org_families
 from agent.state import Board, Snapshot
 
@@ -78,7 +78,8 @@ class Exposition:
         """
         snapshots = self._board.snapshots()
         rendered = self._up_to_date(snapshots, openmetrics)
-        parts = [_text(self.instruments.families(), openmetrics)]
+        agent = (*self.instruments.families(), *board_families(self._board))
+        parts = [_text(agent, openmetrics)]
         for index, family in enumerate(ORG_FAMILIES):
             if family.aging:
                 lines = b"".join(

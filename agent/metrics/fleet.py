@@ -15,6 +15,7 @@ import agent
 from agent.component import Component
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind
 from agent.result import Stage
+from agent.state import Board
 
 _BUILD_INFO: Final = Family(
     "sfmtls_build_info",
@@ -61,6 +62,14 @@ _INTERNAL_ERRORS: Final = Family(
     "Bugs of the agent that were caught; the traceback is in the log.",
     FROM_ZERO,
 )
+_NETWORK_SUSPECT: Final = Family(
+    "sfmtls_agent_network_suspect",
+    Kind.GAUGE,
+    (),
+    "Whether the agent's own network seems to be down: every org has failed in dns, proxy or tcp "
+    "since any org last got further.",
+    "with at least two orgs: one alone cannot tell its server's trouble from the agent's",
+)
 FLEET_FAMILIES: Final = (
     _BUILD_INFO,
     _RELOAD_SUCCESSFUL,
@@ -69,6 +78,7 @@ FLEET_FAMILIES: Final = (
     _SCHEDULER_LAG,
     _PROBES_IN_FLIGHT,
     _INTERNAL_ERRORS,
+    _NETWORK_SUSPECT,
 )
 
 _STAGE_BUCKETS: Final = (
@@ -136,6 +146,14 @@ class Instruments:
                 sample for sample in metric.samples if sample.name != metric.name + "_created"
             ]
             yield metric
+
+
+def board_families(board: Board) -> Iterator[Metric]:
+    """Yield the families about all orgs of a board together."""
+    suspect = board.network_suspect
+    if suspect is not None:
+        family = _NETWORK_SUSPECT
+        yield GaugeMetricFamily(family.name, family.help, value=suspect)
 
 
 class _Reload:

@@ -209,6 +209,19 @@ def _probe_failing(snapshot: Snapshot) -> Iterator[_Sample]:
 
 
 @_family(
+    "sfmtls_probe_cause",
+    Kind.GAUGE,
+    ("probe", "cause", "confidence"),
+    emitted="only while the last run of the probe is a failure whose cause can be told",
+)
+def _probe_cause(snapshot: Snapshot) -> Iterator[_Sample]:
+    """1 for the likeliest cause for which the probe fails now; docs/causes.md explains each."""
+    for probe, status in snapshot.probes.items():
+        if status.cause is not None:
+            yield (probe, status.cause.name, status.cause.confidence), 1
+
+
+@_family(
     "sfmtls_probe_skipped_total",
     Kind.COUNTER,
     ("probe", "cause"),
@@ -499,8 +512,8 @@ def _clock_skew(snapshot: Snapshot) -> Iterator[_Sample]:
 
 @_family("sfmtls_maintenance", Kind.GAUGE, (), emitted=ALWAYS)
 def _maintenance(snapshot: Snapshot) -> Iterator[_Sample]:
-    """Whether the org is known to be down for maintenance."""
-    yield (), snapshot.maintenance
+    """Whether the org is in planned maintenance, in which nobody logs in."""
+    yield (), snapshot.maintenance is not None
 
 
 @_family("sfmtls_identity_reload_failures_total", Kind.COUNTER, (), emitted=FROM_ZERO)

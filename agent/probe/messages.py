@@ -87,9 +87,11 @@ def alert_name(message: bytes, version: int) -> str | None:
 def server_chain(message: bytes, version: int) -> tuple[Certificate, ...]:
     """Return the certificates of a Certificate message in the order sent.
 
-    Layouts: RFC 5246 §7.4.2 and RFC 8446 §4.4.2. A certificate that cannot be parsed is left out.
+    Layouts: RFC 5246 §7.4.2 and RFC 8446 §4.4.2. A certificate that cannot be parsed is left out;
+    without the first of them there is no chain, or an authority's would pass for the server's own.
     """
-    return tuple(_readable(_entries(message[_HEADER:], version)))
+    leaf, *others = [_read(der) for der in _entries(message[_HEADER:], version)] or [None]
+    return () if leaf is None else (leaf, *filter(None, others))
 
 
 def has_certificates(message: bytes, version: int) -> bool:
@@ -113,12 +115,11 @@ def _entries(body: bytes, version: int) -> Iterator[bytes]:
         yield der
 
 
-def _readable(entries: Iterator[bytes]) -> Iterator[Certificate]:
-    for der in entries:
-        try:
-            yield _certificate(der)
-        except ValueError:
-            continue
+def _read(der: bytes) -> Certificate | None:
+    try:
+        return _certificate(der)
+    except ValueError:
+        return None
 
 
 # A door shows the same chain minute after minute: parsing it again would only cost (about 20 µs

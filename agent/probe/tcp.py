@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -57,7 +58,10 @@ def _settle(arrived: asyncio.Future[None]) -> None:
 
 
 def _text(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+    # asyncio puts words of its own, with the address, in the place of the kernel's.
+    if error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 class Connection:

@@ -49,13 +49,17 @@ def client_context(
 
 
 def _trust(context: ssl.SSLContext, trust: TrustAnchors) -> Failure | None:
-    try:
-        if trust.file is not None:
+    if trust.file is not None:
+        try:
             context.load_verify_locations(cafile=trust.file)
-        if trust.system:
+        except OSError as error:
+            why = f"trust store: {trust.file}: {error.strerror or error}"
+            return Failure(Reason.SERVER_UNTRUSTED, why)
+    if trust.system:
+        try:
             return _trust_system(context, ssl.get_default_verify_paths())
-    except (OSError, ssl.SSLError) as error:
-        return Failure(Reason.SERVER_UNTRUSTED, f"trust store: {error.strerror or error}")
+        except OSError as error:
+            return Failure(Reason.SERVER_UNTRUSTED, f"trust store: {error.strerror or error}")
     return None
 
 
