@@ -148,7 +148,7 @@ class Gatekeeper:
         self._looked_at = now
         # It is told already; and without the store no login is admitted.
         with suppress(StoreError):
-            self._started = await self.ask(Store.maintenance)
+            self._started = await self.ask(lambda store: store.maintenance())
 
     def _submit(self, question: Callable[[Store], _Answer]) -> Future[_Answer]:
         if self._closed or self._open_store is None:

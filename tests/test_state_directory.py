@@ -46,8 +46,11 @@ class Agent:
 
     async def cycles(self, number=2):
         """Wait for this many whole cycles from now on."""
-        before = self.daemon.board.get("emea").cycles
-        await until(lambda: self.daemon.board.get("emea").cycles > before + number)
+        before = self.state().cycles
+        await until(lambda: self.state().cycles > before + number)
+
+    def state(self):
+        return self.daemon.board.get("emea")
 
     async def value(self, name, **labels):
         answer = await self._client.get("/metrics")
@@ -239,26 +242,39 @@ async def test_a_loss_is_not_forgotten_by_a_restart(fleet, state):
 # --- while it runs
 
 
-async def test_a_directory_that_goes_away_and_comes_back_closes_no_breaker(fleet, state):
+async def test_a_directory_that_goes_away_and_comes_back_is_no_loss(fleet, state):
     async with running(fleet) as agent:
         await until(lambda: agent.record.logins > 0)
         state.rename(fleet.folder / "away")
+        state.touch()  # so that no other can be made in its place
         await agent.cycles(1)
         during = agent.record.logins
         await agent.cycles(2)
         handshake, held = await agent.handshake(), agent.record.logins == during
-        await until((state / FILE_NAME).exists)
+        state.unlink()
+        (fleet.folder / "away").rename(state)
+        await until(lambda: agent.record.logins > during)
+        await agent.cycles(1)
+        breaker = await agent.breaker_open()
+
+    assert (handshake, held, breaker) == (1, True, 0)
+
+
+async def test_a_directory_that_was_made_anew_and_then_put_back_closes_no_breaker(fleet, state):
+    async with running(fleet) as agent:
+        await until(lambda: agent.record.logins > 0)
+        state.rename(fleet.folder / "away")
+        await until(lambda: agent.state().breaker_open)
+        during, handshake = agent.record.logins, await agent.handshake()
         shutil.rmtree(state)
         (fleet.folder / "away").rename(state)
-        await agent.cycles(6)
+        await agent.cycles(7)
         # Logins may have been lost in between: nobody knows.
-        held_later, breaker = agent.record.logins == during, await agent.breaker_open()
+        held, breaker = agent.record.logins == during, await agent.breaker_open()
         allow(fleet)
         await until(lambda: agent.record.logins > during)
 
-    assert (handshake, breaker) == (1, 1)
-    assert held
-    assert held_later
+    assert (handshake, held, breaker) == (1, True, 1)
 
 
 async def test_a_directory_that_comes_late_needs_no_restart(fleet, state):

@@ -17,7 +17,16 @@ import pytest
 from agent.breaker import Denied, Limits
 from agent.reason import Reason
 from agent.result import SkipCause
-from agent.store import FILE_NAME, KNOWN_NAME, UNUSED_DAYS, LostError, Permit, Store, StoreError
+from agent.store import (
+    FILE_NAME,
+    KNOWN_NAME,
+    UNUSED_DAYS,
+    LostError,
+    Permit,
+    Store,
+    StoreError,
+    file,
+)
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -249,6 +258,25 @@ def test_a_number_that_cannot_be_read_is_no_first_start(directory, content):
 
     assert first.loss is None, "nothing is lost but the number"
     assert "gone" in second.loss.why
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_takes_its_place_while_it_is_opened_does_not_pass_for_it(
+    directory, tmp_path, replaced
+):
+    shutil.copy(directory.used().file, tmp_path / "copy")
+
+    def meanwhile(_connection):
+        if replaced:
+            (tmp_path / "copy").replace(directory.file)
+
+    store = Store(directory.file, file.open_file(directory.file, meanwhile))
+    if replaced:
+        with pytest.raises(StoreError, match="replaced by another file"):
+            ask(store, BOB, "right", NOON)
+    else:
+        assert isinstance(ask(store, BOB, "right", NOON), Permit)
+    store.close()
 
 
 # --- after a loss

@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.component import Component
 from agent.diagnosis import by_probe
+from agent.maintenance import Window
 from agent.metrics import Exposition, Instruments
 from agent.org import Endpoint, Enforcement, Suppression
 from agent.policy import Judgement, Suppressed
@@ -81,6 +82,7 @@ class Trouble:
     breaker_open: bool = False
     budget: int = 18
     identity_fails: bool = False
+    window: Window | None = None
     stopped: bool = False
     agent: str = WATCHING
 
@@ -93,14 +95,21 @@ _BURNT: Final = ("DoorErrorBudgetBurn", "DoorErrorBudgetBurnSlow")
 _LOGINS_BURNT: Final = ("LoginErrorBudgetBurn", "LoginErrorBudgetBurnSlow")
 
 
-def shut(*alerts: str, auth: ClientAuth, reason: Reason, alert: str | None = None, **more):
+def shut(
+    *alerts: str,
+    auth: ClientAuth,
+    reason: Reason,
+    alert: str | None = None,
+    burnt: tuple[str, ...] = _BURNT,
+    **more,
+):
     """Return the trouble with a door that does not open."""
     seen = replace(HANDSHAKE, client_auth=auth, alert=alert, failure=Failure(reason))
     changes = {"client_auth": auth, "handshake": seen, "api_usage": None, "clock_skew": None}
     if reason is Reason.TCP_TIMEOUT:
         changes |= {"handshake": None, "stages": {Stage.DNS: 0.002, Stage.TCP: 10.0}}
     changes |= more.pop("changes", {})
-    return trouble(*alerts, *_BURNT, outcomes=failed(reason), changes=changes, **more)
+    return trouble(*alerts, *burnt, outcomes=failed(reason), changes=changes, **more)
 
 
 def refused(*alerts: str, reason: Reason, **more) -> Trouble:
@@ -169,6 +178,9 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "Maintenance",
         auth=ClientAuth.UNCONFIRMED,
         reason=Reason.MAINTENANCE,
+        # What burnt during it is no ticket afterwards.
+        burnt=("DoorErrorBudgetBurn",),
+        window=Window(END),
     ),
     "open-door": trouble(
         "DoorDoesNotRefuse",
@@ -339,6 +351,7 @@ def _cycle(made: Board, instruments: Instruments, name: str, minute: int, now: d
         wrong = Trouble()
     if wrong.stopped:
         return
+    made.in_maintenance(name, wrong.window)
     # The trouble may have ended the cycle early; else it shows in what is due.
     due = _due(name, minute)
     outcomes = {

@@ -163,6 +163,8 @@ class Simulator:
         task = asyncio.get_running_loop().create_task(self._converse(listener, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step closes nothing.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _converse(
         self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

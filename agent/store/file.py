@@ -190,6 +190,8 @@ def _open(path: Path, known: int, readable: Readable) -> Opened:
 
 
 def _prepared(path: Path, readable: Readable) -> Opened:
+    # Before it is opened: one that takes its place meanwhile must not pass for it later.
+    this = identity(path)
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
@@ -201,7 +203,7 @@ def _prepared(path: Path, readable: Readable) -> Opened:
         schema.migrate(connection, version)
         key, writes = _key_and_writes(connection)
         readable(connection)
-        return Opened(connection, identity(path), key, writes)
+        return Opened(connection, this, key, writes)
     except BaseException:
         connection.close()
         raise
