@@ -118,7 +118,9 @@ class Gatekeeper:
         job = self._submit(question)
         try:
             # A disk that hangs, or another program's lock, must not keep the handshakes waiting.
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), self._patience)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with the answer.
+            async with asyncio.timeout(self._patience):
+                return await asyncio.shield(asyncio.wrap_future(job))
         except (TimeoutError, asyncio.CancelledError) as error:
             if undo is not None:
                 job.add_done_callback(partial(self._take_back, undo))

@@ -95,7 +95,11 @@ async def test_after_chaos_the_metrics_agree_with_what_the_far_sides_saw(tmp_pat
         name: refusals(agent.records[name]) for name in agent.names
     }
     assert sum(told.values()) > 0
-    assert all(logins(agent.records[name]) <= tried[name] <= BUDGET for name in agent.names)
+    sent = {name: logins(agent.records[name]) for name in agent.names}
+    # A try that broke off before the password was sent costs nothing of the budget; and one more may
+    # be under way when the metrics are read.
+    beyond = {name: n for name, n in sent.items() if n > min(tried[name] + 1, BUDGET)}
+    assert beyond == {}, tried
     assert sum(tried.values()) > len(agent.names)
     assert locked == []
     assert not any(

@@ -181,6 +181,13 @@ def test_a_file_that_is_gone_is_a_loss(directory):
     assert everybody_rests(store) == [RESTS, RESTS, RESTS]
 
 
+def test_a_file_that_was_opened_and_never_used_is_missed_too(directory):
+    directory.open().close()
+    directory.file.unlink()
+
+    assert "gone" in directory.open().loss.why
+
+
 def test_what_was_never_there_is_no_loss(directory):
     store = directory.open()
 
