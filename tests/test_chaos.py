@@ -96,8 +96,8 @@ async def test_after_chaos_the_metrics_agree_with_what_the_far_sides_saw(tmp_pat
     }
     assert sum(told.values()) > 0
     sent = {name: logins(agent.records[name]) for name in agent.names}
-    # A try that broke off before the password was sent costs nothing of the budget; and one more may
-    # be under way when the metrics are read.
+    # A try that broke off before the password was sent costs nothing of the budget, and one more
+    # may be under way when the metrics are read.
     beyond = {name: n for name, n in sent.items() if n > min(tried[name] + 1, BUDGET)}
     assert beyond == {}, tried
     assert sum(tried.values()) > len(agent.names)
