@@ -93,6 +93,11 @@ class Case:
         return self.result.handshake
 
     @property
+    def alert(self) -> str | None:
+        """The last fatal TLS alert of the server, if it sent one."""
+        return self.handshake.alert if self.handshake else None
+
+    @property
     def code(self) -> str:
         """Salesforce's own word for a refused login; empty when it said none."""
         login = self.result.login

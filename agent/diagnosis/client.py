@@ -4,8 +4,6 @@ The same cause has other alerts on other stacks and some only close, so the serv
 sure a defect of our own file is as the cause; that there is one, the policy has found.
 """
 
-# ruff: noqa: D401 - a cause's docstring says what is so, not what to do
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -83,8 +81,7 @@ def _on_page(case: Case) -> str | None:
 def _complaint(case: Case) -> Complaint:
     if words := _on_page(case):
         return _BY_PAGE[words]
-    alert = case.handshake.alert if case.handshake else None
-    return _BY_ALERT.get(alert or "", Complaint.UNSAID)
+    return _BY_ALERT.get(case.alert or "", Complaint.UNSAID)
 
 
 def _closed(case: Case) -> Confidence | None:
@@ -118,9 +115,8 @@ def _refused(case: Case) -> bool:
 
 def _said(case: Case) -> str:
     """Return how the server refused, as a sentence; of a page only words that are known."""
-    handshake = case.handshake
-    if handshake is not None and handshake.alert:
-        return f"The server refused with the alert {handshake.alert}."
+    if case.alert:
+        return f"The server refused with the alert {case.alert}."
     if words := _on_page(case):
         return f"The server refused with a web page: {words}."
     if case.reason is Reason.CLIENT_CERT_PAGE:
@@ -377,8 +373,13 @@ def client_key_kind_not_taken(case: Case) -> Suspicion | None:
     """The server asked for a certificate, but takes none with a key of our kind: we sent none."""
     if not _came_without(case) or not case.result.client_chain:
         return None
-    key = f"Our key is of the kind {case.result.client_chain[0].public_key.kind}."
+    key = _key_kind(case)
     return Suspicion(LIKELY, key if _is_denied(case) else f"{key} {_said(case)}")
+
+
+def _key_kind(case: Case) -> str:
+    chain = case.result.client_chain
+    return f"Our key is of the kind {chain[0].public_key.kind}." if chain else ""
 
 
 def _is_denied(case: Case) -> bool:
@@ -462,10 +463,7 @@ def client_certificate_kind_unsupported(case: Case) -> Suspicion | None:
     """The server does not take certificates with a key or a signature of our kind."""
     if not _refused(case) or _complaint(case) is not Complaint.PURPOSE or not _spotless(case):
         return None
-    kind = "".join(
-        f"Our key is of the kind {c.public_key.kind}. " for c in case.result.client_chain[:1]
-    )
-    return Suspicion(POSSIBLE, kind + _said(case))
+    return Suspicion(POSSIBLE, f"{_key_kind(case)} {_said(case)}".strip())
 
 
 @cause(remedy=Reason.MUTUAL_AUTH_FAILED.remedy, basis=f"{_HELP}; {_KB}")

@@ -1,10 +1,9 @@
 """Causes behind the door: what answers a request over HTTP, and how."""
 
-# ruff: noqa: D401 - a cause's docstring says what is so, not what to do
-
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Final
 
 from agent.diagnosis.cause import Case, Confidence, Row, Suspicion, cause, rows
@@ -13,10 +12,10 @@ from agent.result import Probe
 
 CERTAIN, LIKELY, POSSIBLE = Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE
 
-_TOO_MANY: Final = 429  # RFC 6585 §4
-_NOT_FOUND: Final = 404  # RFC 9110 §15.5.5
 _CLIENT_ERRORS: Final = range(400, 500)
 _SERVER_ERRORS: Final = range(500, 600)
+# Those that have a cause of their own below.
+_OF_THEIR_OWN: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.NOT_FOUND})
 _REDIRECT: Final = re.compile(r"HTTP 3\d\d to ([a-z0-9.-]{1,200}\.salesforce\.com)")
 _NOT_OURS: Final = frozenset(
     {
@@ -66,7 +65,7 @@ def gateway_refuses(case: Case) -> Suspicion | None:
     """A gateway in front of the application refuses the request."""
     status = case.status
     if case.reason is Reason.HTTP_STATUS and status not in _SERVER_ERRORS:
-        likely = status in _CLIENT_ERRORS and status not in {_TOO_MANY, _NOT_FOUND}
+        likely = status in _CLIENT_ERRORS and status not in _OF_THEIR_OWN
         return Suspicion(LIKELY, f"It answers with the status {status}.") if likely else None
     if case.reason is Reason.CLIENT_ACCESS_DENIED and status is not None:
         return Suspicion(POSSIBLE, f"It answers with the status {status}.")
@@ -93,7 +92,7 @@ rows(
         confidence=LIKELY,
         meaning="Salesforce, or a gateway in front of it, has had too many requests from us.",
         remedy="Find the other clients behind this address; lengthen `interval`.",
-        when=lambda case: case.status == _TOO_MANY,
+        when=lambda case: case.status == HTTPStatus.TOO_MANY_REQUESTS,
         basis="RFC 6585 §4",
     ),
     Row(
@@ -102,7 +101,7 @@ rows(
         confidence=LIKELY,
         meaning="There is no SOAP API at this host and path.",
         remedy="Check that `host` is an org's My Domain, and `api_version`.",
-        when=lambda case: case.status == _NOT_FOUND,
+        when=lambda case: case.status == HTTPStatus.NOT_FOUND,
         basis="RFC 9110 §15.5.5",
     ),
     Row(

@@ -5,8 +5,6 @@ the code does not tell, the possibilities stand in the order in which Salesforce
 them.
 """
 
-# ruff: noqa: D401 - a cause's docstring says what is so, not what to do
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,6 +27,12 @@ def _code(*codes: str) -> Callable[[Case], bool]:
     return lambda case: (
         case.code in exact or (bool(beginnings) and case.code.startswith(beginnings))
     )
+
+
+def _other_than(*codes: str) -> Callable[[Case], bool]:
+    """Return the condition that Salesforce's own word is none of these."""
+    named = _code(*codes)
+    return lambda case: not named(case)
 
 
 _inactive = _code("INACTIVE_OWNER_OR_USER")
@@ -150,9 +154,7 @@ rows(
         meaning="Salesforce wants this machine to be activated, since it does not trust its "
         "address.",
         remedy="Add this machine's outgoing address to the trusted IP ranges.",
-        when=lambda case: (
-            not _code("LOGIN_MUST_USE_SECURITY_TOKEN", "TXN_SECURITY_TWO_FA_REQUIRED")(case)
-        ),
+        when=_other_than("LOGIN_MUST_USE_SECURITY_TOKEN", "TXN_SECURITY_TWO_FA_REQUIRED"),
         basis=_CODES,
     ),
     Row(
@@ -178,7 +180,7 @@ rows(
         reasons=(Reason.LOGIN_RESTRICTED,),
         confidence=LIKELY,
         meaning="The profile limits from where, or at which hours, the user may log in.",
-        when=lambda case: not _code("LOGIN_DURING_RESTRICTED_*")(case),
+        when=_other_than("LOGIN_DURING_RESTRICTED_*"),
     ),
     Row(
         name="user_shared_with_busy_client",
@@ -210,7 +212,7 @@ rows(
         reasons=(Reason.LOGIN_DISABLED,),
         confidence=LIKELY,
         meaning="SOAP login() is not allowed to this user.",
-        when=lambda case: not _code("INVALID_OPERATION", "INSUFFICIENT_ACCESS")(case),
+        when=_other_than("INVALID_OPERATION", "INSUFFICIENT_ACCESS"),
     ),
     Row(
         name="api_version_not_served",
@@ -285,7 +287,7 @@ rows(
         reasons=(Reason.ORG_UNAVAILABLE,),
         confidence=LIKELY,
         meaning="The org is locked, or not ready yet.",
-        when=lambda case: not _code("TRIAL_EXPIRED", "ORG_NOT_OWNED_BY_INSTANCE")(case),
+        when=_other_than("TRIAL_EXPIRED", "ORG_NOT_OWNED_BY_INSTANCE"),
         basis=_CODES,
     ),
     Row(

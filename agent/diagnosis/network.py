@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from agent.diagnosis.cause import Case, Confidence, Row, Suspicion, cause, rows
@@ -144,7 +145,7 @@ rows(
         confidence=CERTAIN,
         meaning="The proxy wants credentials, or does not accept those that it got.",
         remedy="Correct user name and password of the proxy.",
-        when=lambda case: case.status == 407,  # noqa: PLR2004 - RFC 9110 §15.5.8
+        when=lambda case: case.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
         quotes=True,
         basis="RFC 9110 §15.5.8",
     ),
@@ -154,7 +155,10 @@ rows(
         confidence=LIKELY,
         meaning="The proxy does not allow CONNECT to this host and port.",
         remedy="Have the org's host and port allowed on the proxy.",
-        when=lambda case: case.status in range(300, 500) and case.status != 407,  # noqa: PLR2004
+        when=lambda case: (
+            case.status in range(300, 500)
+            and case.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+        ),
         quotes=True,
         basis="RFC 9110 §15.5.4",
     ),

@@ -1,7 +1,5 @@
 """Causes in the server, as far as the handshake shows it: its TLS, and its own certificate."""
 
-# ruff: noqa: D401 - a cause's docstring says what is so, not what to do
-
 from __future__ import annotations
 
 from typing import Final
@@ -13,10 +11,6 @@ from agent.result import ClientAuth, Probe
 CERTAIN, LIKELY, POSSIBLE = Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE
 
 _TRUST_SITE: Final = "Look at Salesforce's trust site for the instance."
-
-
-def _alert(case: Case) -> str | None:
-    return case.handshake.alert if case.handshake else None
 
 
 def _before_our_answer(case: Case) -> bool:
@@ -37,10 +31,10 @@ def _speaks_http(case: Case) -> bool:
 @cause(remedy="Compare the cipher suites of both; a server that old has to be renewed.")
 def no_common_cipher(case: Case) -> Suspicion | None:
     """Client and server have no cipher suite or group in common."""
-    named = _alert(case) in {"handshake_failure", "insufficient_security"}
+    named = case.alert in {"handshake_failure", "insufficient_security"}
     if case.reason is not Reason.TLS_HANDSHAKE_FAILURE or not named or not _before_our_answer(case):
         return None
-    return Suspicion(LIKELY, f"The server ended the handshake with the alert {_alert(case)}.")
+    return Suspicion(LIKELY, f"The server ended the handshake with the alert {case.alert}.")
 
 
 @cause(remedy="Capture the handshake (`openssl s_client -trace`), and compare what both offer.")
@@ -48,8 +42,7 @@ def tls_disagreement(case: Case) -> Suspicion | None:
     """Client and server do not agree on how to do TLS; something between may garble it."""
     if case.reason is not Reason.TLS_HANDSHAKE_FAILURE or _refusal(case):
         return None
-    word = _alert(case)
-    return Suspicion(POSSIBLE, f"The alert was {word}." if word else case.detail)
+    return Suspicion(POSSIBLE, f"The alert was {case.alert}." if case.alert else case.detail)
 
 
 def _refusal(case: Case) -> bool:
@@ -114,10 +107,9 @@ rows(
 @cause(remedy=_TRUST_SITE, basis="RFC 8446 §6.2")
 def server_in_trouble(case: Case) -> Suspicion | None:
     """The server has trouble of its own."""
-    alert = _alert(case)
-    told = alert in {"internal_error", "user_canceled", "close_notify"}
+    told = case.alert in {"internal_error", "user_canceled", "close_notify"}
     if case.reason is Reason.TLS_HANDSHAKE_FAILURE and told:
-        return Suspicion(LIKELY, f"It said so with the alert {alert}.")
+        return Suspicion(LIKELY, f"It said so with the alert {case.alert}.")
     hangs = case.reason is Reason.TLS_TIMEOUT
     ended = case.reason in {Reason.TLS_EOF, Reason.TCP_RESET}
     return Suspicion(POSSIBLE) if hangs or ended else None
