@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from making import HOST, NOW, at, chrome_client, ec_key, make, world
 
@@ -494,7 +494,6 @@ def test_a_long_name_is_cut_and_an_empty_one_is_said():
 CHAIN = st.sampled_from([c for w in (world(),) for c in (*w.client_chain, *w.server_chain)])
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(CHAIN, st.data())
 def test_a_flipped_byte_of_der_breaks_nothing(certificate, data):
     der = bytearray(certificate.der)
@@ -505,7 +504,6 @@ def test_a_flipped_byte_of_der_breaks_nothing(certificate, data):
         assert tree(found.analysis, found.anchors, NOW)
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.data())
 def test_a_flipped_byte_of_a_whole_pem_file_breaks_nothing(data):
     content = bytearray(good())
@@ -514,7 +512,6 @@ def test_a_flipped_byte_of_a_whole_pem_file_breaks_nothing(data):
     everything(bytes(content))
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.data(), st.sampled_from([None, HOST]))
 def test_a_cut_off_file_breaks_nothing(data, host):
     content = data.draw(st.sampled_from([good(), world().client_chain[0].der]))
@@ -522,7 +519,6 @@ def test_a_cut_off_file_breaks_nothing(data, host):
     everything(content[: data.draw(st.integers(0, len(content)))], host)
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.binary(max_size=300))
 def test_any_bytes_at_all_break_nothing(content):
     everything(content)

@@ -675,7 +675,7 @@ def story(steps, limits):
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_happens_a_refused_secret_rests_for_its_doubling_hold(steps):
     rests = {"a": Rest(), "b": Rest()}
     for _, now, digest, end in story(steps, LIMITS):
@@ -685,7 +685,7 @@ def test_whatever_happens_a_refused_secret_rests_for_its_doubling_hold(steps):
 
 
 @given(st.lists(st.tuples(st.integers(0, 600), st.sampled_from([REFUSED, Killed])), max_size=80))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_number_of_strikes_with_one_wrong_secret_is_bounded_by_the_time_that_passed(steps):
     made = [now for _, now, _, _ in story([(m, "a", end) for m, end in steps], LIMITS)]
 
@@ -709,7 +709,7 @@ STRIKES = [REFUSED, Reason.USER_LOCKED, LOST, Killed]
         max_size=60,
     )
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_whatever_is_answered_one_secret_gets_two_strikes_and_then_one_in_each_hold(steps):
     state, now = NEW, NOON
     strikes = {"a": [], "b": []}
@@ -726,7 +726,7 @@ def test_whatever_is_answered_one_secret_gets_two_strikes_and_then_one_in_each_h
 
 
 @given(st.lists(STEPS, max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_is_answered_after_a_loss_no_secret_gets_two_strikes_in_one_hold(steps):
     state, now = LOST_AT_NOON, NOON
     strikes = {"a": [], "b": []}
@@ -745,7 +745,7 @@ def test_whatever_is_answered_after_a_loss_no_secret_gets_two_strikes_in_one_hol
 
 
 @given(st.lists(STEPS, max_size=80), st.integers(1, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_happens_no_hour_has_more_attempts_than_the_budget(steps, budget):
     moments = sorted(now for _, now, _, _ in story(steps, Limits(logins_per_hour=budget)))
 
@@ -760,7 +760,7 @@ def test_whatever_happens_no_hour_has_more_attempts_than_the_budget(steps, budge
     st.integers(0, 3000),
     st.sampled_from("abc"),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_setting_the_clock_back_never_allows_a_login(steps, budget, minutes, back, digest):
     limits = Limits(logins_per_hour=budget)
     state, now = NEW, NOON
@@ -773,7 +773,7 @@ def test_setting_the_clock_back_never_allows_a_login(steps, budget, minutes, bac
 
 
 @given(st.lists(STEPS, max_size=40), st.sampled_from("abc"), st.integers(0, 3000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_questions_agree_with_the_decision(steps, digest, minutes):
     state, now = NEW, NOON
     for state, now, _, _ in story(steps, LIMITS):  # noqa: B007 - the last ones are wanted

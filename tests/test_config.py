@@ -203,9 +203,7 @@ REASONS = [
 NOTES = st.lists(st.sampled_from(["", "# [x]", "  # '''", '#"', "# a = ["]), max_size=3)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tables=st.lists(
         st.tuples(NOTES, st.sampled_from(HEADERS), st.sampled_from(REASONS), NOTES),
@@ -774,9 +772,7 @@ VALUES = st.recursive(
 TABLES = st.dictionaries(st.sampled_from(NAMES) | TEXTS, VALUES, max_size=8)
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shared=st.fixed_dictionaries({"agent": TABLES | VALUES, "web": TABLES, "defaults": TABLES}),
     orgs=st.dictionaries(TEXTS, TABLES, max_size=2) | VALUES,
@@ -799,9 +795,7 @@ def test_whatever_the_tables_hold_there_are_settings_or_problems_in_our_words(
         assert isinstance(found, Settings)
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | st.text('[]{}="\n.# abx1', max_size=60).map(str.encode))
 def test_whatever_the_bytes_there_are_settings_or_problems(content, tmp_path):
     path = tmp_path / "c.toml"

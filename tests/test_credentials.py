@@ -220,7 +220,7 @@ def test_an_open_file_is_closed_again_whatever_it_was(file, tmp_path):
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=40)
     | st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace"))

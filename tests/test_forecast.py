@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from making import HOST, NOW, at, chrome_client, chrome_server, hierarchy, make, world
 
@@ -301,7 +301,6 @@ def test_events_come_in_the_order_of_their_dates():
     assert len(events) > 8
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.integers(1, 120), st.integers(1, 120))
 def test_a_longer_forecast_says_all_that_a_shorter_one_says(one, other):
     shorter, longer = sorted((one, other))
@@ -313,7 +312,6 @@ def test_a_longer_forecast_says_all_that_a_shorter_one_says(one, other):
     assert all(event.date <= after(EARLY, shorter) for event in short)
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.integers(0, 100))
 def test_an_event_is_the_same_event_until_it_comes(days):
     now = EARLY + timedelta(days=days)
@@ -532,7 +530,6 @@ def test_a_day_is_that_of_utc_and_has_four_digits_of_year():
     assert [row["DTSTART"] for row in rows] == ["20270302", "09990101"]
 
 
-@settings(deadline=None)  # the first example makes the certificates
 @given(st.text(), st.text(), st.lists(st.text(), min_size=1, max_size=5))
 def test_no_text_breaks_out_of_the_calendar(cause, remedy, orgs):
     event = an_event(cause=cause, remedy=remedy, orgs=tuple(orgs))

@@ -28,7 +28,7 @@ def test_an_input_does_no_harm(name, data):
 
 
 @pytest.mark.parametrize("name", run.TARGETS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_what_differs_a_little_from_a_seed_does_no_harm(name, data):
     changed = bytearray(data.draw(st.sampled_from(seeds(name))))

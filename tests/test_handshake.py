@@ -501,7 +501,7 @@ def doors(pki, tmp_path_factory):
     return near, far
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chunk=st.integers(1, 1500))
 def test_the_outcome_does_not_depend_on_how_the_bytes_are_cut(doors, chunk):
     near, far = doors

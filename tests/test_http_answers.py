@@ -72,7 +72,7 @@ def answers(draw):
     return bytes(content)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(answers=st.one_of(answers(), st.binary(max_size=200)), data=st.data())
 def test_any_answer_is_an_answer_or_a_reason_and_in_any_pieces_the_same(answers, data):
     whole = answered([answers] if answers else [])

@@ -556,9 +556,7 @@ def damaged(draw, good: bytes) -> bytes:
     return bytes(content)
 
 
-FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def identity_or_error(source: ClientIdentity) -> None:

@@ -469,7 +469,7 @@ def test_no_answer_that_echoes_the_password_is_shown(body, status):
     st.integers(100, 599),
     st.dictionaries(st.sampled_from(["content-type", "location"]), st.text(max_size=30)),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_comes_back_there_is_an_answer_and_a_verdict(start, body, status, headers):
     response = Response(status, headers, start + body + PASSWORD.encode())
 

@@ -335,7 +335,7 @@ def test_an_answer_that_echoes_the_password_into_a_field_is_not_shown(where):
     st.binary(max_size=200),
     st.integers(100, 599),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_comes_back_the_login_has_an_outcome_that_does_not_show_the_password(
     start, rest, status
 ):

@@ -49,7 +49,7 @@ def parsed(sent: bytes) -> ET.Element:
 
 
 @given(XML_TEXT, XML_TEXT, st.none() | XML_TEXT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_user_name_password_or_token_breaks_out_of_the_login_envelope(username, password, token):
     sent = login_envelope(username, Secret(password), None if token is None else Secret(token))
 
@@ -73,7 +73,7 @@ def test_no_user_name_password_or_token_breaks_out_of_the_login_envelope(usernam
 
 
 @given(XML_TEXT, XML_TEXT)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_query_and_no_session_breaks_out_of_the_session_envelope(soql, session):
     root = parsed(session_envelope(SessionCall.QUERY, soql, Secret(session)))
 
@@ -116,13 +116,13 @@ def test_what_xml_can_carry_is_not_refused():
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_arbitrary_bytes_are_read_without_an_exception(body):
     assert isinstance(read_envelope(body), Envelope | Malformed)
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_envelope_is_read_without_an_exception(data):
     body = bytearray(
         envelope("<loginResponse><result><userId>005</userId></result></loginResponse>")

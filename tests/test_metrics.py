@@ -819,7 +819,7 @@ CLOSED = {
 }
 
 
-@settings(deadline=None, max_examples=60)  # the machine may be busy
+@settings(max_examples=60)
 @given(
     watched=st.lists(orgs, min_size=1, max_size=3, unique_by=lambda each: each.name),
     cycles=st.lists(st.tuples(results, judgements), max_size=3),

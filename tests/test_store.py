@@ -270,7 +270,6 @@ STEPS = st.tuples(
 @given(st.lists(STEPS, max_size=12))
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_store_remembers_exactly_what_the_decisions_say(tmp_path_factory, steps):

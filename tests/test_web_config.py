@@ -406,9 +406,7 @@ FILES = st.dictionaries(
 )
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=FILES.map(lambda tree: repr(tree).encode()) | st.binary(max_size=60))
 def test_whatever_is_in_the_file_there_is_protection_or_problems_in_our_words(content, material):
     path = material / "any.yml"

@@ -303,7 +303,7 @@ PURPOSES = st.sets(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     purposes=st.none() | PURPOSES.map(with_servers_if_any),
     # pkilint says either what is missing or what is too much, so nothing is missing here.
