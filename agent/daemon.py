@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -317,7 +317,9 @@ class Daemon:
             users = {login.username for login in logins if login is not None}
             # The gatekeeper tells of it, and there is another day.
             with suppress(StoreError):
-                await self._services.gatekeeper.ask(partial(_tidied, orgs=orgs, users=users))
+                await self._services.gatekeeper.ask(
+                    partial(Store.tidy, orgs=orgs, users=users, now=now())
+                )
             await asyncio.sleep(_TIDY_SECONDS)
 
     def _missed(self, missed: Missed) -> None:
@@ -334,10 +336,6 @@ class Daemon:
     def _say_status(self) -> None:
         refused = "; the last reload was refused, the log says why" if self._refused else ""
         self._notifier.status(f"watching {len(self._runners)} orgs{refused}")
-
-
-def _tidied(store: Store, orgs: Collection[str], users: Collection[str]) -> None:
-    store.tidy(orgs, users, now())
 
 
 def _set_log(before: Settings, after: Settings) -> None:

@@ -5,8 +5,8 @@ The store is the daemon's own, which looks there before each cycle; it need not 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,10 +92,5 @@ def listed(settings: Settings, now: datetime) -> list[Listed]:
     return sorted(found, key=lambda one: (one.window.begins or now, one.window.until))
 
 
-@contextmanager
-def _store(settings: Settings) -> Iterator[Store]:
-    store = Store.open(settings.agent.state_directory / FILE_NAME)
-    try:
-        yield store
-    finally:
-        store.close()
+def _store(settings: Settings) -> closing[Store]:
+    return closing(Store.open(settings.agent.state_directory / FILE_NAME))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 from agent import identity
@@ -52,10 +53,7 @@ def last_server_chains(settings: AgentSettings) -> Mapping[str, tuple[Certificat
     if not path.exists():
         return f"{path} is not there yet; the daemon makes it"
     try:
-        store = Store.open(path)
-        try:
+        with closing(Store.open(path)) as store:
             return store.server_chains()
-        finally:
-            store.close()
     except StoreError as error:
         return str(error)

@@ -101,11 +101,8 @@ class BreakerShown:
 
 def breakers(settings: Settings, orgs: Sequence[Org]) -> list[BreakerShown]:
     """Return how the breakers stand; StoreError when the state directory cannot be read."""
-    store = Store.open(settings.agent.state_directory / FILE_NAME)
-    try:
+    with contextlib.closing(Store.open(settings.agent.state_directory / FILE_NAME)) as store:
         return [_shown(store, org, settings) for org in orgs if org.login is not None]
-    finally:
-        store.close()
 
 
 def reset_breaker(settings: Settings, org: Org) -> None:
@@ -117,11 +114,8 @@ def reset_breaker(settings: Settings, org: Org) -> None:
         raise ValueError(f"org {org.name} has no login")
     path = settings.agent.state_directory / FILE_NAME
     hold = timedelta(seconds=settings.agent.breaker_hold)
-    store = Store.open_or_begin_anew(path, now(), hold)
-    try:
+    with contextlib.closing(Store.open_or_begin_anew(path, now(), hold)) as store:
         store.reset(org.login.username, now())
-    finally:
-        store.close()
 
 
 def _shown(store: Store, org: Org, settings: Settings) -> BreakerShown:

@@ -5,7 +5,8 @@ What comes from a certificate or from the far side is printed so that it cannot 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
@@ -21,6 +22,7 @@ COLOURS: Final[Mapping[Severity, str]] = {
     Severity.INFO: "dim",
 }
 _WIDE: Final = 200
+_NAMED: Final = 8
 
 
 def console() -> Console:
@@ -35,6 +37,17 @@ def say(to: Console, text: str, style: str = "", *, indent: int = 2) -> None:
     if text:
         # A message may hold a name of unlimited length out of a certificate.
         to.print(Padding(Text(printable(text, None), style), (0, 0, 0, indent), expand=False))
+
+
+def names(orgs: Sequence[str]) -> str:
+    """Return the first names of a list, and how many there are more."""
+    more = len(orgs) - _NAMED
+    return ", ".join(orgs[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def moment(when: datetime) -> str:
+    """Return a moment as people read it, in UTC to the minute."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def count(number: int, word: str) -> str:

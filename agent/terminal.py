@@ -55,7 +55,6 @@ _WORTH_SAYING: Final = frozenset(
         SkipCause.STATE_UNAVAILABLE,
     }
 )
-_NAMED: Final = 8
 
 
 def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
@@ -148,9 +147,11 @@ def print_breakers(breakers: Sequence[BreakerShown]) -> None:
         table.add_row(
             _plain(shown.org),
             _plain(shown.username),
-            f"[red]stopped {_moment(shown.opened_at)}[/red]" if shown.opened_at else "allowed",
+            f"[red]stopped {printing.moment(shown.opened_at)}[/red]"
+            if shown.opened_at
+            else "allowed",
             shown.opened_by.value if shown.opened_by else "",
-            _moment(shown.until) if shown.until else ("now" if shown.opened_at else ""),
+            printing.moment(shown.until) if shown.until else ("now" if shown.opened_at else ""),
             f"{shown.budget_remaining} of {shown.logins_per_hour}",
         )
     printing.console().print(table)
@@ -216,10 +217,7 @@ def _print_trouble(console: Console, org: str, texts: Iterable[str]) -> None:
 
 def _print_common(console: Console, common: Mapping[str, Sequence[str]]) -> None:
     for text, orgs in common.items():
-        names = ", ".join(orgs[:_NAMED]) + (
-            f" and {len(orgs) - _NAMED} more" if orgs[_NAMED:] else ""
-        )
-        console.print(f"[bold]{len(orgs)} orgs[/bold]: {_plain(names)}")
+        console.print(f"[bold]{len(orgs)} orgs[/bold]: {_plain(printing.names(orgs))}")
         console.print(Padding(text, (0, 0, 0, 2)))
         console.print()
 
@@ -303,10 +301,6 @@ def _days_left(chain: Sequence[Certificate], now: datetime) -> str:
     if days < 0:
         return f"[bold red]expired {-days:.0f} d ago[/bold red]"
     return f"{days:.0f} d"
-
-
-def _moment(when: datetime | None) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when else ""
 
 
 def _plural(word: str, count: int) -> str:

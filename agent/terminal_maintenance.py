@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from agent import printing
+from agent import printing, report
 from agent.downtime import Listed, Stopped
 from agent.drawing import printable
 from agent.maintenance import EVERY_ORG, Window
-
-_NAMED: Final = 8
 
 
 def print_started(orgs: Sequence[str], until: datetime) -> None:
     """Say what was started."""
     printing.console().print(
-        Text(f"{_names(orgs)}: nobody logs in until {_moment(until)}; handshakes go on"),
+        Text(f"{_names(orgs)}: nobody logs in until {printing.moment(until)}; handshakes go on"),
         soft_wrap=True,
     )
 
@@ -53,8 +51,8 @@ def print_listed(found: Sequence[Listed], now: datetime) -> None:
         table.add_row(
             Text(_names([EVERY_ORG] if one.every else one.orgs)),
             Text("now", "yellow") if window.holds(now) else Text("planned", "dim"),
-            Text(_moment(window.begins) if window.begins else ""),
-            Text(_moment(window.until)),
+            Text(printing.moment(window.begins) if window.begins else ""),
+            Text(printing.moment(window.until)),
             Text("command" if one.started else "configuration"),
             Text(printable(window.reason, None)),
         )
@@ -68,8 +66,8 @@ def as_json(found: Sequence[Listed], now: datetime) -> list[dict[str, Any]]:
             "orgs": list(one.orgs),
             "all": one.every,
             "active": one.window.holds(now),
-            "from": _iso(one.window.begins) if one.window.begins else None,
-            "until": _iso(one.window.until),
+            "from": report.moment(one.window.begins) if one.window.begins else None,
+            "until": report.moment(one.window.until),
             "reason": one.window.reason,
             "by": "command" if one.started else "configuration",
             "cron": one.recurring.cron if one.recurring else None,
@@ -85,18 +83,10 @@ def _ended(name: str, stopped: Stopped) -> bool:
 
 def _why(window: Window) -> str:
     because = f" ({printable(window.reason, None)})" if window.reason else ""
-    return f"until {_moment(window.until)}{because}"
+    return f"until {printing.moment(window.until)}{because}"
 
 
 def _names(orgs: Sequence[str]) -> str:
     if EVERY_ORG in orgs:
         return "all orgs"
-    return ", ".join(orgs[:_NAMED]) + (f" and {len(orgs) - _NAMED} more" if orgs[_NAMED:] else "")
-
-
-def _moment(when: datetime) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _iso(when: datetime) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return printing.names(orgs)

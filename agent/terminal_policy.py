@@ -21,7 +21,6 @@ from agent.forecast import Event
 from agent.policy.rule import Rule, Severity, Side, Violation
 from agent.rulebook import about, meaning
 
-_NAMED: Final = 8
 _MOST_ALIKE: Final = 5
 
 
@@ -78,7 +77,7 @@ def _key(found: Audit) -> str:
 def _circumstances(found: Audit) -> Iterator[str]:
     question = found.question
     supposed = " (supposed)" if question.supposed else ""
-    yield f"as of {question.now:%Y-%m-%d %H:%M} UTC{supposed}, profile {question.profile}"
+    yield f"as of {printing.moment(question.now)}{supposed}, profile {question.profile}"
     yield (
         f"roots: Chrome's list of {found.tables.trust_list_as_of:%Y-%m-%d}, Mozilla's as certifi "
         f"ships it, {len(found.anchors)} in all"
@@ -171,8 +170,7 @@ def _away(distance: timedelta) -> str:
 
 
 def _orgs(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    shown = ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    shown = printing.names(names)
     return shown if len(names) == 1 else f"{len(names)} orgs: {shown}"
 
 
