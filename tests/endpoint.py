@@ -57,6 +57,14 @@ def write_client(folder: Path, name, authority=None, usage=ExtendedKeyUsageOID.C
     (folder / f"{name}.pem").write_bytes(issued.chain_pem() + issued.key_pem())
 
 
+def write_everybody(folder: Path):
+    """Write the endpoint's own, and a client of two names each and one of a strange authority."""
+    write_material(folder)
+    write_client(folder, "prometheus.example")
+    write_client(folder, "other.example")
+    write_client(folder, "stranger.example", pki().strangers)
+
+
 def client_context(folder: Path, certificate=None):
     context = ssl.create_default_context(cafile=str(folder / "servers.pem"))
     if certificate is not None:

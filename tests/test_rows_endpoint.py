@@ -11,7 +11,7 @@ import httpx
 import pytest
 import structlog
 from boards import board, org, result
-from endpoint import MUTUAL, TLS, pki, serving, write_client, write_material
+from endpoint import MUTUAL, TLS, serving, write_everybody, write_material
 
 from agent.config import ConfigError
 from agent.web.webconfig import read
@@ -28,10 +28,7 @@ def logged():
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint-rows")
-    write_material(folder)
-    write_client(folder, "prometheus.example")
-    write_client(folder, "other.example")
-    write_client(folder, "stranger.example", pki().strangers)
+    write_everybody(folder)
     return folder
 
 

@@ -15,6 +15,7 @@ from fleet import Fleet
 from hurried_agent import hurried
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
+from test_daemon import until
 
 from agent.daemon import Daemon
 from agent.once import reset_breaker
@@ -67,12 +68,6 @@ class Agent:
 
     async def breaker_open(self):
         return await self.value("sfmtls_login_breaker_open")
-
-
-async def until(condition, seconds=15):
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from endpoint import (
     serving,
     users,
     write_client,
+    write_everybody,
     write_material,
 )
 from prometheus_client import CollectorRegistry
@@ -59,10 +60,7 @@ def logged():
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint")
-    write_material(folder)
-    write_client(folder, "prometheus.example")
-    write_client(folder, "other.example")
-    write_client(folder, "stranger.example", pki().strangers)
+    write_everybody(folder)
     return folder
 
 
