@@ -370,11 +370,12 @@ async def test_a_store_that_hangs_keeps_no_cycle_waiting_and_admits_nothing(worl
         hangs.wait(10)
         return world.open(writes)
 
-    gate = world.keeper(open_store, patience=0.05).gate(EMEA)
+    keeper = world.keeper(open_store, patience=0.05)
+    gate = keeper.gate(EMEA)
 
     first, second = await gate.admit(), await gate.admit()
     hangs.set()
-    await asyncio.sleep(0.2)
+    await asyncio.wrap_future(keeper._overdue)
     world.now += HOUR
     after = await gate.admit()
 

@@ -132,8 +132,10 @@ class Turmoil:
                 await self._join(name)
             await self._switch(name, "healthy")
         self.fleet.write()
+        reloaded = '"configuration reloaded"'
+        before = self.log().count(reloaded)
         self._reload()
-        await asyncio.sleep(3)
+        await self._until(lambda: self.log().count(reloaded) > before, 20)
         if logins:
             for name in self.names:
                 await self._command("breaker", "reset", name)
