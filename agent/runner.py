@@ -122,6 +122,8 @@ class OrgRunner:
         result = await probe.run(plan, services.resolver, services.now)
         self._remember(result, planned)
         judgement, deadlines = self._judged(result, look)
+        # First, so that whoever sees this cycle on the board sees what it left of the budget.
+        await self._tell_limits()
         transitions = services.board.record(
             result,
             violations=judgement.violations,
@@ -131,7 +133,6 @@ class OrgRunner:
             causes=self._causes(result, judgement),
             of=self.org,
         )
-        await self._tell_limits()
         for transition in transitions:
             self._tell(transition, result)
         self._log.debug("cycle", result=repr(result), address=result.address)
