@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from statistics import mean
 
@@ -53,6 +54,12 @@ async def main() -> int:
     print(f"descriptors               {min(s.descriptors for s in samples)} to ", end="")
     print(max(s.descriptors for s in samples))
     print(f"series as before          {left == series}")
+    for org in sorted(series.keys() | left.keys()):
+        then, now = Counter(series.get(org, ())), Counter(left.get(org, ()))
+        for one in sorted((then - now).keys()):
+            print(f"  {org} lost {one}")
+        for one in sorted((now - then).keys()):
+            print(f"  {org} gained {one}")
     print(f"internal errors           {errors:.0f}")
     kept = (
         left == series

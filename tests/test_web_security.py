@@ -1039,13 +1039,13 @@ async def test_an_answer_that_nobody_takes_is_given_up(text, material):
 
 async def test_200_slow_clients_do_not_slow_a_scrape(material):
     made = board(*(org(f"org{number}") for number in range(20)))
-    async with serving(material, made=made, limits=Limits(head=1.5)) as served:
+    # Nobody's time is over before the end, however long twenty rounds take here.
+    async with serving(material, made=made, limits=Limits(head=60)) as served:
         slow = [await asyncio.open_connection(served.host, served.port) for _ in range(200)]
         for _, writer in slow:
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n")
         taken = []
-        until_then = time.monotonic() + 1
-        while time.monotonic() < until_then:
+        for _ in range(20):
             for _, writer in slow:
                 writer.write(b"x: y\r\n")
             began = time.monotonic()
@@ -1057,7 +1057,6 @@ async def test_200_slow_clients_do_not_slow_a_scrape(material):
             writer.transport.abort()
 
     assert held >= 200
-    assert len(taken) >= 3
     assert max(taken) < 1
 
 
