@@ -14,6 +14,7 @@ from agent.component import Component
 from agent.config import AgentSettings
 from agent.gate import Gatekeeper, Hold
 from agent.history import History
+from agent.journal import Journal
 from agent.leaves import Leaves
 from agent.policy.tables import shipped_tables
 from agent.probe.dns import Resolver
@@ -71,6 +72,18 @@ def open_services(
         leaves=Leaves(lambda name: board.get(name) is not None),
         history=History(_kept(gatekeeper), gatekeeper.ask),
     )
+
+
+def open_journal(services: Services) -> Journal:
+    """Return a journal of what the services will run, with the cycles that the store has.
+
+    It is closed before they are.
+    """
+    try:
+        kept = services.gatekeeper.ask_at_once(Store.cycles)
+    except StoreError:
+        kept = {}
+    return Journal(kept, services.gatekeeper.ask)
 
 
 async def close_services(services: Services) -> None:

@@ -90,6 +90,10 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             reason TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # The last cycles of each org, as agent.cycles packs them.
+        "CREATE TABLE recent (org TEXT PRIMARY KEY, cycles BLOB NOT NULL)",
+    ),
 )
 
 

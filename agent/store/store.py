@@ -25,7 +25,7 @@ from agent.breaker import (
 )
 from agent.maintenance import EVERY_ORG, Window
 from agent.reason import Reason
-from agent.store import file, logins, pasts, windows
+from agent.store import file, logins, pasts, recent, windows
 from agent.store.errors import Loss, StoreError
 from agent.store.file import Opened
 from agent.store.pasts import KeptPast
@@ -173,6 +173,16 @@ class Store:
         with self._reading() as connection:
             return pasts.server_chains(connection)
 
+    def keep_cycles(self, packed: Mapping[str, bytes]) -> None:
+        """Keep the last cycles of these orgs, in the place of what was kept of them."""
+        with self._writing() as connection:
+            recent.save(connection, packed)
+
+    def cycles(self) -> Mapping[str, bytes]:
+        """Return the last cycles of every org, by its name."""
+        with self._reading() as connection:
+            return recent.load(connection)
+
     def start_maintenance(
         self, orgs: Collection[str], begins: datetime, until: datetime, reason: str
     ) -> None:
@@ -212,9 +222,14 @@ class Store:
             for user in _grown_old(connection, "user", {*logins.users(connection)} - in_use):
                 logins.forget(connection, user)
             windows.forget_ended(connection, now)
-            known = {*pasts.orgs(connection), *windows.load(connection)} - {EVERY_ORG}
+            known = {
+                *pasts.orgs(connection),
+                *recent.orgs(connection),
+                *windows.load(connection),
+            } - {EVERY_ORG}
             for org in _grown_old(connection, "org", known - {*orgs}):
                 pasts.forget(connection, org)
+                recent.forget(connection, org)
                 windows.forget(connection, org)
             # Who was not seen since the loss has been forgotten like anybody else.
             if _grown_old(connection, "loss", set() if lost_at is None else {""}):
