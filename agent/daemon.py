@@ -21,17 +21,20 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 import agent
 from agent import logs, systemd
+from agent.chain import Anchors
 from agent.component import Component
 from agent.config import ConfigError, Settings
 from agent.metrics import Exposition, Instruments
+from agent.ondemand import OnDemand, Turns
 from agent.org import Org, authority
-from agent.result import Probe, SkipCause
+from agent.result import Probe, ProbeResult, SkipCause
 from agent.runner import OrgRunner
 from agent.schedule import Missed, Schedule
-from agent.services import close_services, now, open_services
+from agent.services import close_services, now, open_journal, open_services
 from agent.state import Board
+from agent.status import Desk
 from agent.store import Store, StoreError
-from agent.web import Facts, Guard, WebServer, create_app
+from agent.web import Guard, StatusSite, WebServer, create_app
 
 _Item = TypeVar("_Item")
 
@@ -120,6 +123,16 @@ class Daemon:
             on_missed=self._missed,
         )
         self._runners: dict[str, OrgRunner] = {}
+        self._journal = open_journal(self._services)
+        self._turns = Turns()
+        self._ondemand = OnDemand(self._asked, self._turns, time.monotonic)
+        desk = Desk(
+            self._board,
+            self._journal,
+            version=agent.__version__,
+            now=now,
+            anchors=self._anchors,
+        )
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[bool]] = set()
         self._tidying: asyncio.Task[None] | None = None
@@ -131,9 +144,13 @@ class Daemon:
                 Exposition(self._board, self._instruments),
                 readiness=self._board.every_org_seen,
                 now=now,
-                facts=self._facts,
                 reload=self.reload if settings.web.lifecycle else None,
                 guard=guard,
+                pages=StatusSite(
+                    desk,
+                    self._ondemand.ask if settings.web.lifecycle else None,
+                    settings.web.listen_host,
+                ).routes(),
             ),
             guard,
             bug=partial(self._instruments.internal_error, Component.WEB),
@@ -155,6 +172,7 @@ class Daemon:
             )
         except BaseException:
             await self._schedule.drain(0)
+            await self._journal.aclose()
             await close_services(self._services)
             raise
         self._instruments.config_loaded(now())
@@ -208,10 +226,13 @@ class Daemon:
             task.cancel()
         if ending:
             await asyncio.wait(ending)
-        drained = await self._schedule.drain(_DRAIN_SECONDS)
+        drained, _ = await asyncio.gather(
+            self._schedule.drain(_DRAIN_SECONDS), self._ondemand.drain(_DRAIN_SECONDS)
+        )
         try:
             await self._web.stop()
         finally:
+            await self._journal.aclose()
             await close_services(self._services)
         _log.info("stopped", cancelled=drained.cancelled, never_began=drained.never_began)
 
@@ -284,6 +305,7 @@ class Daemon:
         async for name in _in_turns(plan.removed):
             self._schedule.remove(name)
             self._board.remove(name)
+            self._journal.forget(name)
             del self._runners[name]
         async for runner in _in_turns(fresh):
             self._put(runner)
@@ -302,12 +324,34 @@ class Daemon:
 
     async def _cycle(self, name: str, late: float) -> None:
         try:
-            runner = self._runners.get(name)
-            if runner is not None:
-                result = await runner.run(late)
-                self._instruments.stages_took(result.stages)
+            await self._turn(name, late)
         finally:
             self._instruments.cycle_ended()
+
+    async def _asked(self, name: str, probes: frozenset[Probe]) -> ProbeResult | None:
+        self._instruments.cycle_began(0.0)
+        try:
+            return await self._turn(name, 0.0, probes)
+        finally:
+            self._instruments.cycle_ended()
+
+    async def _turn(
+        self, name: str, late: float, only: frozenset[Probe] | None = None
+    ) -> ProbeResult | None:
+        """Run a cycle of an org when no other one is under way; None when the org is gone."""
+        began = time.monotonic()
+        async with self._turns.of(name):
+            runner = self._runners.get(name)
+            if runner is None:
+                return None
+            result = await runner.run(late + time.monotonic() - began, only)
+        self._instruments.stages_took(result.stages)
+        self._journal.take(result, self._board.get(name))
+        return result
+
+    def _anchors(self, name: str) -> Anchors:
+        runner = self._runners.get(name)
+        return Anchors(()) if runner is None else runner.judge.seen.anchors
 
     async def _tidy(self) -> None:
         """Let the store forget what has long been out of use, now and then."""
@@ -327,11 +371,6 @@ class Daemon:
         write = _log.debug if missed.repeated else _log.warning
         why = "the previous one still runs" if missed.overlap else "the agent is behind its time"
         write(f"cycle skipped: {why}", org=missed.name, cycles=missed.runs)
-
-    def _facts(self) -> Facts:
-        snapshots = self._board.snapshots()
-        seen = sum(1 for snapshot in snapshots if snapshot.cycles)
-        return Facts(agent.__version__, len(snapshots), seen)
 
     def _say_status(self) -> None:
         refused = "; the last reload was refused, the log says why" if self._refused else ""

@@ -136,6 +136,7 @@ def _explain(address: str, file: Path, announce: Callable[[str], None]) -> None:
     for org, name in ORGS.items():
         announce(f"  {org:{width}}  {SCENARIOS[name].summary.splitlines()[0]}")
     announce("")
+    announce(f"  status    http://{address}/")
     announce(f"  metrics   http://{address}/metrics")
     announce(f"  ready?    http://{address}/-/ready")
     announce("")

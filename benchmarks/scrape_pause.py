@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from boards import board, org, result
 
 from agent.metrics import Exposition, Instruments
-from agent.web import Facts, WebServer, create_app
+from agent.web import WebServer, create_app
 
 _TICK = 0.002
 _SCRAPES = 5
@@ -55,7 +55,6 @@ async def _measure(orgs: int) -> None:
         exposition,
         readiness=made.every_org_seen,
         now=lambda: datetime.now(UTC),
-        facts=lambda: Facts("benchmark", orgs, orgs),
     )
     server = WebServer(app)
     host, port = await server.start("127.0.0.1", 0)

@@ -43,6 +43,8 @@ _SPDX: Final = {
     "MPL-2.0": "MPL-2.0",
     "License :: OSI Approved :: MIT License": "MIT",
 }
+# Those that were looked up, in the text that the package brings.
+_READ: Final = {"jinja2": "BSD-3-Clause"}
 
 _Json = dict[str, Any]
 
@@ -115,7 +117,9 @@ def _licence(found: Distribution) -> str:
     for expression in found.metadata.get_all("License-Expression", []):
         return str(expression)
     older = [text for key in ("License", "Classifier") for text in found.metadata.get_all(key, [])]
-    known = next((_SPDX[text] for text in older if text in _SPDX), None)
+    known = next(
+        (_SPDX[text] for text in older if text in _SPDX), _READ.get(canonicalize_name(found.name))
+    )
     if known is None:
         raise SystemExit(f"the licence of {found.name} is not known: {older}")
     return known

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.metrics import Exposition, Instruments
 from agent.simulator.pki import Pki
-from agent.web import Facts, Guard, WebServer, create_app
+from agent.web import Guard, WebServer, create_app
 
 TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
 MUTUAL = f"{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n"
@@ -138,7 +138,6 @@ async def serving(folder, text=None, *, limits=None, made=None, lifecycle=True, 
         exposition,
         readiness=made.every_org_seen,
         now=lambda: NOON,
-        facts=lambda: Facts("1.2.3", 1, 0),
         reload=(reload or count) if lifecycle else None,
         guard=guard,
     )

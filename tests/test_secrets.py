@@ -36,6 +36,7 @@ from agent.config import ConfigError
 from agent.credentials import CredentialError, Secret
 from agent.gate import Gatekeeper, Hold
 from agent.identity import IdentityError
+from agent.journal import Journal
 from agent.login.answer import WITHHELD
 from agent.metrics import Exposition, Instruments
 from agent.org import ClientIdentity, FromCredential, FromFile, FromVariable
@@ -52,8 +53,9 @@ from agent.simulator.scenario import SCENARIOS
 from agent.simulator.server import Simulator
 from agent.simulator.soap import ORGANIZATION_ID, Asked, Fault, LoginAnswer
 from agent.state import Board
+from agent.status import Desk
 from agent.store import Store
-from agent.web import Facts, create_app
+from agent.web import StatusSite, create_app
 
 FORMATS = ("json", "logfmt", "console")
 FRAGMENT = 8
@@ -201,7 +203,7 @@ def printed(act):
     return stream.getvalue()
 
 
-async def pages(board):
+async def pages(board, journal):
     """Return every answer of the endpoint, headers included, by request."""
 
     async def reload():
@@ -212,11 +214,21 @@ async def pages(board):
         exposition,
         readiness=board.every_org_seen,
         now=lambda: datetime.now(UTC),
-        facts=lambda: Facts("1.0", len(board.snapshots()), len(board.snapshots())),
         reload=reload,
+        pages=StatusSite(
+            Desk(board, journal, version="1.0", now=lambda: datetime.now(UTC))
+        ).routes(),
     )
     asked = [
         ("GET /", {}),
+        ("GET /?q=canary&state=failing&per_page=1000", {}),
+        ("GET /api/v1/orgs?per_page=1000", {}),
+        ("GET /api/v1/openapi.json", {}),
+        *((f"GET /orgs/{snapshot.org.name}", {}) for snapshot in board.snapshots()),
+        *((f"GET /api/v1/orgs/{snapshot.org.name}", {}) for snapshot in board.snapshots()),
+        ("GET /orgs/nobody", {}),
+        ("POST /orgs/nobody/probe?login=true", {}),
+        ("POST /api/v1/orgs/nobody/probe", {}),
         ("GET /metrics", {}),
         ("GET /metrics OpenMetrics", {"accept": "application/openmetrics-text;version=1.0.0"}),
         ("GET /-/healthy", {}),
@@ -268,6 +280,7 @@ class Watch:
         for defect in ClientCertificate:
             self._deploy(defect)
         self.board = Board()
+        self.journal = Journal()
         self.settings = []
         self.results = []
         self.simulators = {}
@@ -339,7 +352,9 @@ class Watch:
     async def _cycle(self, org, services):
         self.board.add(org)
         try:
-            self.results.append(await OrgRunner(org, services).cycle())
+            result = await OrgRunner(org, services).cycle()
+            self.results.append(result)
+            self.journal.take(result, self.board.get(org.name))
         except ZeroDivisionError:
             # As the daemon does with a bug.
             structlog.get_logger("agent.daemon").exception("a bug stopped this cycle", org=org.name)
@@ -389,7 +404,7 @@ class Watch:
         known = [(result, self.board.get(result.org).judgement) for result in self.results]
         return {
             **{f"log {name}": stream.getvalue() for name, stream in streams.items()},
-            **await pages(self.board),
+            **await pages(self.board, self.journal),
             "probe --json": json.dumps(
                 [report.cycle(*cycle) for cycle in known], indent=2, ensure_ascii=False
             ),
@@ -703,6 +718,7 @@ async def test_a_canary_that_is_planted_is_found_wherever_it_comes_out(watch, wr
     board = watch.board
     board.replace(replace(board.get("emea").org, labels={"team": PASSPHRASE}))
     board.record(watch.results[0], violations=(), not_evaluated=())
+    watch.journal.take(watch.results[0], board.get("emea"))
     said = await watch.everything_said(written)
     found = {place: set(clean.find(text)) for place, text in said.items()}
 
@@ -710,8 +726,12 @@ async def test_a_canary_that_is_planted_is_found_wherever_it_comes_out(watch, wr
         "log json": {"password"},
         "log logfmt": {"password"},
         "log console": {"password"},
+        "GET /": {"passphrase"},
         "GET /metrics": {"passphrase"},
         "GET /metrics OpenMetrics": {"passphrase"},
+        "GET /api/v1/orgs?per_page=1000": {"passphrase"},
+        "GET /orgs/emea": {"passphrase", "token"},
+        "GET /api/v1/orgs/emea": {"passphrase", "token"},
         "probe": {"token"},
         "probe --json": {"token"},
         "values": {"token", "passphrase"},

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from agent.metrics import Exposition, Instruments
-from agent.web import Facts, ListenError, WebServer, create_app
+from agent.web import ListenError, WebServer, create_app
 from agent.web.negotiation import accepts_gzip, wants_openmetrics
 
 PROMETHEUS_2 = (
@@ -60,19 +60,13 @@ def exposed(made, kind=Exposition):
 
 
 @asynccontextmanager
-async def serving(made, *, kind=Exposition, reload=None, version="1.2.3", facts=None):
+async def serving(made, *, kind=Exposition, reload=None):
     """Serve a board on a free port; give a client and the exposition."""
     exposition = exposed(made, kind)
     app = create_app(
         exposition,
         readiness=made.every_org_seen,
         now=lambda: NOON,
-        facts=facts
-        or (
-            lambda: Facts(
-                version, len(made.snapshots()), sum(s.cycles > 0 for s in made.snapshots())
-            )
-        ),
         reload=reload,
     )
     server = WebServer(app)
@@ -260,24 +254,7 @@ async def test_reload_is_not_for_get_nor_for_web_pages():
     assert (forged.status_code, forged.text) == (403, "A web page may not do this.\n")
 
 
-# --- the landing page, unknown paths, bugs
-
-
-async def test_the_landing_page_says_what_this_is_and_escapes_what_it_is_told():
-    made = board(org("a"), org("b"))
-    made.record(result("a"))
-    async with serving(made, version="1.0<script>&") as (client, _):
-        response = await client.get("/")
-
-    assert response.headers["content-type"] == "text/html; charset=utf-8"
-    assert "sfmtls-agent 1.0&lt;script&gt;&amp;" in response.text
-    assert "<script" not in response.text
-    assert "2 Salesforce orgs" in response.text
-    assert "1 have been probed" in response.text
-    for link in ("/metrics", "/-/healthy", "/-/ready"):
-        assert f'href="{link}"' in response.text
-    assert "http://" not in response.text
-    assert "https://" not in response.text
+# --- unknown paths, bugs
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/%2e%2e/etc/passwd", "/-/"])
@@ -289,7 +266,7 @@ async def test_an_unknown_path_is_404_in_plain_text(path):
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready", "/nothing"])
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/nothing"])
 async def test_head_gives_the_headers_of_get_and_no_body(path):
     async with serving(board(org())) as (client, _):
         head = await client.head(path)
@@ -303,7 +280,7 @@ async def test_head_gives_the_headers_of_get_and_no_body(path):
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/", Exposition), ("/metrics", Exposition), ("/nothing", Exposition), ("/metrics", Broken)],
+    [("/metrics", Exposition), ("/nothing", Exposition), ("/metrics", Broken)],
 )
 async def test_every_answer_has_the_security_headers_and_names_no_server(path, kind):
     async with serving(board(), kind=kind) as (client, _):
@@ -312,7 +289,7 @@ async def test_every_answer_has_the_security_headers_and_names_no_server(path, k
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-security-policy"].startswith("default-src 'none'; ")
     assert headers["cache-control"] == "no-store"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert "server" not in headers
 
 
@@ -346,7 +323,7 @@ async def test_a_bug_in_the_reload_shows_nothing_of_itself():
 
 async def test_a_bug_after_the_answer_began_sends_no_half_of_it():
     exposition = exposed(board())
-    app = create_app(exposition, readiness=bool, now=lambda: NOON, facts=lambda: Facts("1", 0, 0))
+    app = create_app(exposition, readiness=bool, now=lambda: NOON)
 
     async def half_an_answer(_scope, _receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -412,9 +389,7 @@ async def test_a_server_that_ends_by_itself_is_noticed():
 
 
 def create_app_for_nobody():
-    return create_app(
-        exposed(board()), readiness=bool, now=lambda: NOON, facts=lambda: Facts("1", 0, 0)
-    )
+    return create_app(exposed(board()), readiness=bool, now=lambda: NOON)
 
 
 async def test_a_server_that_was_not_started_has_no_address_and_the_real_port_afterwards():
@@ -453,7 +428,6 @@ async def test_stop_lets_a_running_request_finish():
         exposed(board()),
         readiness=bool,
         now=lambda: NOON,
-        facts=lambda: Facts("1", 0, 0),
         reload=slow_reload,
     )
     server = WebServer(app)
@@ -484,7 +458,6 @@ async def test_stop_is_bounded_when_a_request_never_ends():
         exposed(board()),
         readiness=bool,
         now=lambda: NOON,
-        facts=lambda: Facts("1", 0, 0),
         reload=endless_reload,
     )
     server = WebServer(app)

@@ -35,7 +35,7 @@ from agent.certificate import read as read_certificate
 from agent.config import ConfigError
 from agent.credentials import Secret
 from agent.metrics import Exposition, Instruments
-from agent.web import Facts, Guard, Limits, ListenError, WebServer, create_app
+from agent.web import Guard, Limits, ListenError, WebServer, create_app
 from agent.web.access import CLIENT_CERTIFICATE
 from agent.web.address import block, is_loopback
 from agent.web.buckets import Buckets
@@ -648,7 +648,6 @@ def app(*, lifecycle=True, guard=None):
         Exposition(made, Instruments(CollectorRegistry())),
         readiness=made.every_org_seen,
         now=lambda: NOON,
-        facts=lambda: Facts("1", 1, 0),
         reload=reload if lifecycle else None,
         guard=guard,
     )
@@ -842,8 +841,8 @@ async def test_what_is_no_request_is_answered_with_a_bare_sentence_and_the_end(
         ("GET", "/nothing", 404),
         ("GET", "/%2e%2e/etc/passwd", 404),
         ("DELETE", "/metrics", 405),
-        ("TRACE", "/", 405),
-        ("OPTIONS", "/", 405),
+        ("TRACE", "/metrics", 405),
+        ("OPTIONS", "/metrics", 405),
         ("POST", "/-/reload", 500),
     ],
 )
@@ -859,7 +858,6 @@ async def test_no_answer_tells_what_lies_behind(method, path, status, material):
             Exposition(made, Instruments(CollectorRegistry())),
             readiness=made.every_org_seen,
             now=lambda: NOON,
-            facts=lambda: Facts("1.2.3", 1, 0),
             reload=buggy,
             guard=guard,
         ),
@@ -1125,7 +1123,6 @@ async def test_a_crowd_of_scrapes_costs_no_more_than_two_and_each_gets_a_text_of
         Counting(board(), Instruments(CollectorRegistry())),
         readiness=bool,
         now=lambda: NOON,
-        facts=lambda: Facts("1", 0, 0),
         reload=gate.reload,
     )
     transport = httpx.ASGITransport(counting)
@@ -1247,7 +1244,7 @@ async def test_no_hash_and_no_password_is_in_a_repr_a_log_line_or_an_answer(fold
             await served.get("/metrics", auth=("ada", canary)),
             await served.get("/metrics", auth=("ada", f"{canary}x")),
             await served.get("/metrics", auth=(canary, canary)),
-            await served.get("/", auth=("ada", canary)),
+            await served.get("/-/ready", auth=("ada", canary)),
         ]
         served.write(text.replace("ada", "ada:"))
         look(served.guard)
@@ -1258,7 +1255,7 @@ async def test_no_hash_and_no_password_is_in_a_repr_a_log_line_or_an_answer(fold
         ]
         shown.append(repr(guard.current))
 
-    assert [answer.status_code for answer in answers] == [200, 401, 401, 200]
+    assert [answer.status_code for answer in answers] == [200, 401, 401, 503]
     texts = [*shown, str(logged), *(f"{answer.headers}{answer.text}" for answer in answers)]
     for text in texts:
         assert canary not in text

@@ -402,7 +402,9 @@ class WebTable(Table):
         default=None,
         description='Where to listen: "HOST:PORT", "[IPV6]:PORT" or ":PORT" for everywhere.',
     )
-    lifecycle: bool | None = Field(default=None, description="Allow POST /-/reload.")
+    lifecycle: bool | None = Field(
+        default=None, description="Allow POST /-/reload, and probing on demand."
+    )
     config_file: FilePath | None = Field(
         default=None,
         description="A web-config file: TLS, client certificates and passwords of the endpoint.",

@@ -26,6 +26,8 @@ from agent.web.passwords import TooMany
 CLIENT_CERTIFICATE: Final = "client_certificate"
 _PROVED: Final = "proved"
 
+NOT_PROVED: Final = "This needs a password, a client certificate, or a local client."
+
 _CHALLENGE: Final = {"www-authenticate": 'Basic realm="sfmtls-agent", charset="UTF-8"'}
 # RFC 7239, and what proxies sent before it.
 _PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -85,7 +87,8 @@ def steering(
     """Return `act` for those who may make the agent do something.
 
     They have shown a password or a certificate, or are on this machine; and they are no web page:
-    whoever lures a browser here has the address of its machine, and perhaps its password.
+    whoever lures a browser here has the address of its machine, and perhaps its password. (The
+    forms of our own pages go through `forms`.)
     """
 
     async def guarded(request: Request) -> Response:
@@ -93,13 +96,22 @@ def steering(
         # have come from a name that was made to mean this machine (DNS rebinding).
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
             return _forbidden("A web page may not do this.\n")
-        proved = getattr(request.state, _PROVED, False)
-        local = is_loopback(_host(request)) and not any(h in request.headers for h in _PROXIED)
-        if not (proved or local):
-            return _forbidden("This needs a password, a client certificate, or a local client.\n")
+        if not may_steer(request):
+            return _forbidden(f"{NOT_PROVED}\n")
         return await act(request)
 
     return guarded
+
+
+def may_steer(request: Request) -> bool:
+    """Tell whether whoever asks has proved who they are, or is on this machine."""
+    local = is_loopback(_host(request)) and not any(h in request.headers for h in _PROXIED)
+    return has_proved(request) or local
+
+
+def has_proved(request: Request) -> bool:
+    """Tell whether whoever asks has shown a password or a client certificate."""
+    return bool(getattr(request.state, _PROVED, False))
 
 
 def _is_of_another_site(request: Request) -> bool:

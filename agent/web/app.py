@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import html
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -22,26 +20,16 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.metrics import Component, Exposition
 from agent.web.access import Access, steering
 from agent.web.guard import Guard
-from agent.web.headers import STYLE
 from agent.web.negotiation import accepts_gzip, wants_openmetrics
 
 _log: Final = structlog.get_logger("agent.web")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the landing page says."""
-
-    version: str
-    orgs: int
-    orgs_seen: int
 
 
 def create_app(
@@ -49,21 +37,21 @@ def create_app(
     *,
     readiness: Callable[[], bool],
     now: Callable[[], datetime],
-    facts: Callable[[], Facts],
     reload: Callable[[], Awaitable[bool]] | None = None,
     guard: Guard | None = None,
+    pages: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Return the application.
 
     `readiness` tells whether every org had a cycle. `reload` reads the configuration again and
     tells whether the new one is in use; None when the configuration does not enable that. `guard`
-    says who may come in; None lets in everybody.
+    says who may come in; None lets in everybody. `pages` are answered beside what is here.
     """
     guard = guard or Guard()
-    answers = _Answers(exposition, readiness, now, facts, reload)
+    answers = _Answers(exposition, readiness, now, reload)
     app = Starlette(
         routes=[
-            Route("/", answers.landing),
+            *pages,
             Route("/metrics", answers.metrics),
             Route("/-/healthy", answers.healthy),
             Route("/-/ready", answers.ready),
@@ -84,13 +72,11 @@ class _Answers:
         exposition: Exposition,
         readiness: Callable[[], bool],
         now: Callable[[], datetime],
-        facts: Callable[[], Facts],
         reload: Callable[[], Awaitable[bool]] | None,
     ) -> None:
         self._exposition = exposition
         self._readiness = readiness
         self._now = now
-        self._facts = facts
         self._reload = reload
         self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
         self._turn = asyncio.Lock()
@@ -152,9 +138,6 @@ class _Answers:
         sentence = "The new configuration cannot be used, see the log; the old one stays in use.\n"
         return PlainTextResponse(sentence, status_code=500)
 
-    async def landing(self, _request: Request) -> Response:
-        return HTMLResponse(_landing_page(self._facts()))
-
 
 class _Border:
     """Gives every answer the same headers, and a bare 500 for any bug behind it."""
@@ -184,25 +167,3 @@ class _Border:
                 raise
             answer = PlainTextResponse("Internal error: see the log.\n", status_code=500)
             await answer(scope, receive, send_with_headers)
-
-
-def _landing_page(facts: Facts) -> str:
-    version = html.escape(facts.version)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>sfmtls-agent</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>sfmtls-agent {version}</h1>
-<p>Watches {facts.orgs} Salesforce orgs behind mutual TLS; {facts.orgs_seen} have been probed.</p>
-<ul>
-<li><a href="/metrics">Metrics</a></li>
-<li><a href="/-/healthy">Health</a></li>
-<li><a href="/-/ready">Readiness</a></li>
-</ul>
-</body>
-</html>
-"""
