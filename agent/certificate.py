@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,7 +39,7 @@ class PublicKey:
     exponent: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Certificate:
     """One X.509 certificate (RFC 5280 §4.1). Moments are aware and UTC; names are RFC 4514 text.
 
@@ -92,17 +93,25 @@ class Certificate:
         return f"<Certificate {self.subject!r} until {self.not_after:%Y-%m-%d}>"
 
 
-@lru_cache(maxsize=4096)
+# A door shows the same chain minute after minute, and a thousand orgs the same: it is read once for
+# as long as anybody holds it. What was renewed is held by nobody, however many orgs there are.
+_known: Final = WeakValueDictionary[bytes, "Certificate"]()
+
+
 def read(der: bytes) -> Certificate:
     """Return the facts of one DER certificate; ValueError when it is no certificate at all."""
+    known = _known.get(der)
+    if known is not None:
+        return known
     parsed = parse(der)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in parse
         try:
-            return _facts(der, parsed)
+            found = _facts(der, parsed)
         except TypeError as error:
             # What the library says of a name that is encoded as a BIT STRING.
             raise ValueError(str(error)) from error
+    return _known.setdefault(der, found)
 
 
 def _facts(der: bytes, parsed: x509.Certificate) -> Certificate:
@@ -140,7 +149,8 @@ def _facts(der: bytes, parsed: x509.Certificate) -> Certificate:
     )
 
 
-@lru_cache(maxsize=1024)
+# Enough for all that one judgement looks at.
+@lru_cache(maxsize=128)
 def parse(der: bytes) -> x509.Certificate:
     """Return the library's own view of a certificate; ValueError when it is none."""
     with warnings.catch_warnings():

@@ -291,7 +291,8 @@ def self_signed(certificate: Certificate) -> bool:
     return certificate.self_issued and issued(certificate, certificate)
 
 
-@lru_cache(maxsize=8192)
+# A judgement asks several times; the next one comes when something has changed.
+@lru_cache(maxsize=1024)
 def _signature(issuer_der: bytes, subject_der: bytes) -> Link:
     issuer, subject = parse(issuer_der), parse(subject_der)
     try:
@@ -349,7 +350,7 @@ def missing_intermediate(certificates: Sequence[Certificate]) -> str | None:
     return path[-1].issuer
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=128)
 def analyse(
     certificates: tuple[Certificate, ...], anchors: Anchors, leaf_key: str | None = None
 ) -> ChainAnalysis:

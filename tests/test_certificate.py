@@ -1,5 +1,7 @@
 """What a Certificate says of an encoding, and that odd encodings do not break it."""
 
+import gc
+import weakref
 from contextlib import suppress
 from datetime import timedelta
 
@@ -219,3 +221,14 @@ def test_a_name_written_as_a_bit_string_makes_it_no_certificate_and_no_other_err
 
     with pytest.raises(ValueError, match=r"."):
         certificate.read(der.replace(utf8_string, bit_string))
+
+
+def test_a_certificate_is_read_once_for_as_long_as_somebody_holds_it():
+    der = make("held.example.com").facts.der
+    found = certificate.read(der)
+
+    assert certificate.read(bytes(bytearray(der))) is found
+    known = weakref.ref(found)
+    del found
+    gc.collect()
+    assert known() is None

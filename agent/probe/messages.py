@@ -8,7 +8,6 @@ What cannot be parsed gives no fact; OpenSSL has already judged the message itse
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -117,16 +116,9 @@ def _entries(body: bytes, version: int) -> Iterator[bytes]:
 
 def _read(der: bytes) -> Certificate | None:
     try:
-        return _certificate(der)
+        return certificate.read(der)
     except ValueError:
         return None
-
-
-# A door shows the same chain minute after minute: parsing it again would only cost (about 20 µs
-# a certificate). The bound keeps three certificates for each of a few thousand orgs.
-@lru_cache(maxsize=16384)
-def _certificate(der: bytes) -> Certificate:
-    return certificate.read(der)
 
 
 def _authorities(body: bytes, version: int) -> Iterator[bytes]:
