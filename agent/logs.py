@@ -25,8 +25,29 @@ _OURS: Final = "agent"
 _ORDER: Final = ("timestamp", "level", "logger", "event")
 
 
+# How the journal learns a line's level (sd-daemon(3)); syslog(3) has no level between.
+_PRIORITIES: Final = (
+    (logging.CRITICAL, "<2>"),
+    (logging.ERROR, "<3>"),
+    (logging.WARNING, "<4>"),
+    (logging.INFO, "<6>"),
+    (logging.NOTSET, "<7>"),
+)
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """The one handler of this module, so that a second `configure` finds and replaces it."""
+
+    def __init__(self, stream: TextIO, *, to_journal: bool) -> None:
+        super().__init__(stream)
+        self._to_journal = to_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with its priority before it where the journal reads that."""
+        line = super().format(record)
+        if not self._to_journal:
+            return line
+        return next(mark for least, mark in _PRIORITIES if record.levelno >= least) + line
 
 
 def configure(level: str, format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 - the operator's word for it
@@ -34,7 +55,7 @@ def configure(level: str, format: Format = "auto", stream: TextIO | None = None)
 
     `level` is debug, info, warning, error or critical in any case; ValueError when it is another.
     "auto" is console on a terminal, logfmt under systemd, else json. Libraries are heard from
-    warning on, whatever `level` says.
+    warning on, whatever `level` says. The journal is told the level of each line.
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
@@ -47,7 +68,7 @@ def configure(level: str, format: Format = "auto", stream: TextIO | None = None)
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    handler = _Handler(stream)
+    handler = _Handler(stream, to_journal=_is_journal(stream, os.environ))
     handler.addFilter(_audible)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -87,6 +108,15 @@ def _chosen(stream: TextIO, environment: Mapping[str, str]) -> _Renderer:
     if "JOURNAL_STREAM" in environment or "INVOCATION_ID" in environment:
         return "logfmt"
     return "json"
+
+
+def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Tell whether the stream is the journal's own (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        seen = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{seen.st_dev}:{seen.st_ino}"
 
 
 def _audible(record: logging.LogRecord) -> bool:

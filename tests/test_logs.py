@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import os
 import re
 
 import pytest
@@ -238,3 +239,22 @@ def test_bound_context_is_on_every_line():
         log.info("one")
 
     assert json.loads(logged("json", act))["org"] == "emea"
+
+
+@pytest.mark.parametrize("rendering", ["json", "logfmt"])
+def test_the_journal_is_told_the_level_of_each_line_and_a_file_is_not(
+    rendering, tmp_path, monkeypatch
+):
+    def written(name):
+        with (tmp_path / name).open("w+") as stream:
+            seen = os.fstat(stream.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{seen.st_dev}:{seen.st_ino + (name == 'file')}")
+            logs.configure("debug", rendering, stream)
+            log = structlog.get_logger("agent.test")
+            for level in ("debug", "info", "warning", "error", "critical"):
+                log.log(logging.getLevelNamesMapping()[level.upper()], "told")
+            stream.seek(0)
+            return stream.read().splitlines()
+
+    assert [line[:3] for line in written("journal")] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert not any(line.startswith("<") for line in written("file"))

@@ -243,7 +243,7 @@ async def test_it_is_active_only_once_it_serves(service):
 
     assert answer.startswith("HTTP/1.1 200 ")
     assert await service.shown("ActiveState") == "active"
-    assert await service.shown("StatusText") == "watching 1 orgs"
+    assert await service.shown("StatusText") == "watching 1 org"
     await service.well("emea", probe="session")
 
 
@@ -268,6 +268,12 @@ async def test_a_reload_takes_a_good_configuration_and_leaves_a_bad_one(service)
     assert good == "watching 2 orgs"
     assert bad == "watching 2 orgs; the last reload was refused, the log says why"
     assert "nonsense" in await service.journal()
+    grave = await service.machine.run(
+        "journalctl", "--output=cat", "--priority=err", f"--unit={UNIT}"
+    )
+    assert [("nonsense" in line, "started" in line) for line in grave.splitlines()] == [
+        (True, False)
+    ]
     assert (await service.shown("ActiveState"), await service.process()) == ("active", process)
 
 
@@ -362,7 +368,10 @@ async def test_the_watchdog_restarts_an_agent_whose_schedule_stands_still(servic
     # Whether the endpoint lives is not what counts.
     assert answered is answers
     assert await service.process() != first
-    assert "Watchdog timeout (limit 2s)!" in await service.journal()
+    journal = await service.journal()
+    assert "Watchdog timeout (limit 2s)!" in journal
+    # Where it stood still; a process that was stopped has nobody to write that down.
+    assert not answers or "Fatal Python error: Aborted" in journal
 
 
 async def test_a_configuration_that_cannot_be_used_is_tried_once(service):
