@@ -6,6 +6,7 @@ not use.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -92,6 +93,8 @@ def run(config: Path) -> None:
     # A scrape is rendered in a thread; with CPython's 5 ms every wake-up of the event loop would
     # wait that long for its turn, and the probes would measure it.
     sys.setswitchinterval(0.0005)
+    # What the watchdog ends with SIGABRT, or a library crashes, leaves in the log where it was.
+    faulthandler.enable()
 
     async def watch() -> None:
         sockets = systemd.listen_sockets(os.environ)
