@@ -223,7 +223,13 @@ class OrgRunner:
             self._services.board.login_limits(self.org.name, *self._gate.limits(), of=self.org)
 
     async def _look_at_maintenance(self) -> None:
-        window = await self._services.gatekeeper.maintenance(self.org)
+        """Tell what has begun or ended; a bug leaves what was known."""
+        try:
+            window = await self._services.gatekeeper.maintenance(self.org)
+        except Exception:  # noqa: BLE001 - the handshake must not be lost with it
+            self._log.exception("a bug in the agent kept it from knowing of maintenance")
+            self._services.internal_error(Component.CYCLE)
+            return
         if not self._services.board.in_maintenance(self.org.name, window, of=self.org):
             return
         if window is None:

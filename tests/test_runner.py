@@ -675,6 +675,20 @@ async def test_a_bug_in_judging_keeps_the_result_and_what_was_judged_before(plac
     assert [entry["exc_info"] for entry in logged if "policy" in entry["event"]] == [True]
 
 
+async def test_a_bug_in_looking_for_maintenance_costs_no_handshake(place, logged):
+    runner = place.runner()
+
+    async def broken(_org):
+        raise ZeroDivisionError
+
+    place.services.gatekeeper.maintenance = broken
+    await runner.run()
+
+    assert place.bugs == {Component.CYCLE: 1}
+    assert place.board.get("emea").probes[Probe.HANDSHAKE].last.reason is Reason.TCP_REFUSED
+    assert [entry["exc_info"] for entry in logged if "maintenance" in entry["event"]] == [True]
+
+
 async def test_a_bug_in_finding_causes_leaves_them_out_and_keeps_the_result(place, logged):
     runner = place.runner()
     # A severity that cannot be compared, of a finding that is asked about.
