@@ -33,6 +33,7 @@ from agent.schedule import Missed, Schedule
 from agent.services import close_services, now, open_journal, open_services
 from agent.state import Board
 from agent.status import Desk
+from agent.status.wording import count
 from agent.store import Store, StoreError
 from agent.web import Guard, StatusSite, WebServer, create_app
 
@@ -114,7 +115,9 @@ class Daemon:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._instruments = Instruments(registry)
-        self._services = open_services(settings.agent, environ, self._instruments.internal_error)
+        self._services = open_services(
+            settings.agent, environ, self._instruments.internal_error, self._say_status
+        )
         self._board = self._services.board
         self._schedule = Schedule(
             clock=time.time,
@@ -373,8 +376,12 @@ class Daemon:
         write(f"cycle skipped: {why}", org=missed.name, cycles=missed.runs)
 
     def _say_status(self) -> None:
-        refused = "; the last reload was refused, the log says why" if self._refused else ""
-        self._notifier.status(f"watching {len(self._runners)} orgs{refused}")
+        words = [f"watching {count(len(self._runners), 'org')}"]
+        if self._board.network_suspect:
+            words.append("no org can be reached")
+        if self._refused:
+            words.append("the last reload was refused, the log says why")
+        self._notifier.status("; ".join(words))
 
 
 def _set_log(before: Settings, after: Settings) -> None:

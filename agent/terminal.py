@@ -89,9 +89,9 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
     _print_common(console, common)
     failed = sum(not result.healthy for result, _ in seen)
     console.print(
-        f"{len(seen)} {_plural('org', len(seen))}: "
+        f"{printing.count(len(seen), 'org')}: "
         + (f"[red]{failed} failed[/red]" if failed else "[green]all well[/green]")
-        + (f" ({hidden} {_plural('note', hidden)} not shown; --all)" if hidden else "")
+        + (f" ({printing.count(hidden, 'note')} not shown; --all)" if hidden else "")
     )
 
 
@@ -301,7 +301,3 @@ def _days_left(chain: Sequence[Certificate], now: datetime) -> str:
     if days < 0:
         return f"[bold red]expired {-days:.0f} d ago[/bold red]"
     return f"{days:.0f} d"
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
