@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:10843
 
-.PHONY: demo stack test install install-test format lint types imports chaos check-tests dist deb lock clean
+.PHONY: demo stack test test-slow install install-test format lint types imports chaos check-tests dist deb lock clean
 
 demo: install ## runs the simulator, the agent and its endpoint together
 	$(BIN)/sfmtls-agent demo --listen $(LISTEN)
@@ -12,7 +12,7 @@ demo: install ## runs the simulator, the agent and its endpoint together
 stack: install ## the demo with Prometheus and Alertmanager around it
 	$(BIN)/python scripts/stack.py --agent $(LISTEN)
 
-test: install-test lint types imports check-tests ## everything that CI checks
+test: install-test lint types imports check-tests ## format, lint, types, import contracts and tests
 
 install: $(VENV)/.installed ## makes .venv ready; does nothing when it is
 
@@ -49,7 +49,10 @@ chaos: install-test ## five minutes of faults at fifty orgs, checked against the
 	SFMTLS_CHAOS_SECONDS=300 SFMTLS_CHAOS_ORGS=50 $(BIN)/python -m pytest tests/test_chaos.py
 
 check-tests:
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: install-test ## what takes long: systemd, packages, networks, browser, alerts end to end
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 dist: install ## the wheel, the sdist, the manual page and the bill of materials
 	rm -rf dist

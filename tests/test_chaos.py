@@ -27,6 +27,7 @@ ALERTING = {
     Door.TLS13_REQUIRED_NO_TICKETS,
     Door.OPTIONAL,
 }
+# And what the agent calls that; an HTTP 403 is about other things than the certificate too.
 REFUSED = {
     "client_cert_unknown_ca",
     "client_cert_bad",
@@ -34,7 +35,6 @@ REFUSED = {
     "client_cert_unsupported",
     "client_cert_unknown",
     "client_cert_page",
-    "client_access_denied",
 }
 
 
