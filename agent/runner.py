@@ -252,6 +252,7 @@ class OrgRunner:
                 "certificate or key cannot be used", failure=str(look.refused), kept=kept
             )
         if look.distrusted is not None:
+            self._services.board.identity_failed(self.org.name, of=self.org)
             self._log.warning("trust store cannot be used", failure=str(look.distrusted), kept=kept)
         if look.unlisted is not None:
             self._log.warning("a list of the policy cannot be used", failure=look.unlisted)

@@ -425,7 +425,7 @@ class Board:
         return True
 
     def identity_failed(self, name: str, *, of: Org | None = None) -> None:
-        """Count a changed certificate or key that could not be used; `of` as above."""
+        """Count a changed certificate, key or trust file that could not be used; `of` as above."""
         before = self._current(name, of)
         if before is not None:
             failures = before.identity_reload_failures + 1

@@ -518,7 +518,7 @@ def _maintenance(snapshot: Snapshot) -> Iterator[_Sample]:
 
 @_family("sfmtls_identity_reload_failures_total", Kind.COUNTER, (), emitted=FROM_ZERO)
 def _identity_reload_failures(snapshot: Snapshot) -> Iterator[_Sample]:
-    """How often a changed certificate or key could not be used; the old pair stays in use."""
+    """How often a changed certificate, key or trust file could not be used; the old one stays."""
     yield (), snapshot.identity_reload_failures
 
 
