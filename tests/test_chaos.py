@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from http import HTTPStatus
 
 import pytest
 from turmoil import Turmoil
@@ -27,8 +28,9 @@ ALERTING = {
     Door.TLS13_REQUIRED_NO_TICKETS,
     Door.OPTIONAL,
 }
-# And what the agent calls that; an HTTP 403 is about other things than the certificate too.
+# And what the agent calls that, or a bare 403.
 REFUSED = {
+    "client_access_denied",
     "client_cert_unknown_ca",
     "client_cert_bad",
     "client_cert_expired",
@@ -39,9 +41,17 @@ REFUSED = {
 
 
 def refusals(records):
-    """Return how often the far sides of an org refused a certificate that they were shown."""
+    """Return how often the far sides of an org refused a certificate that they were shown.
+
+    So does a bare 403 at the door, although a certificate that is trusted was shown.
+    """
     count = 0
     for scenario, record in records:
+        count += sum(
+            call.operation == "getServerTimestamp" and call.certificate_verified
+            for call in record
+            if call.status == HTTPStatus.FORBIDDEN
+        )
         for seen in record.connections:
             if seen.listener is not Listener.DOOR:
                 continue
