@@ -51,10 +51,7 @@ def answered(pieces):
 
     async def ask():
         client = HttpClient(Wire(pieces), "acme.my.salesforce.com:8443")
-        try:
-            return await client.post(door_request("/services/Soap/u/64.0"))
-        finally:
-            await client.aclose()
+        return await client.post(door_request("/services/Soap/u/64.0"))
 
     return asyncio.run(ask())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 from xml.etree import ElementTree as ET
 from xml.parsers import expat
@@ -65,6 +66,7 @@ def session_envelope(call: SessionCall, soql: str, session: Secret) -> bytes:
     return _serialised(envelope)
 
 
+@cache
 def door_envelope() -> bytes:
     """Return a call without any credential: the application must answer, if only with a fault."""
     envelope, header, body = _envelope()

@@ -132,7 +132,6 @@ class Conversation:
         opened = await open_channel(self._way, self._context, self._resolver, self._watch.aside())
         if isinstance(opened, NotOpened):
             return opened.failure
-        await self._http.aclose()
         self._opened = opened
         self._http = HttpClient(opened.channel, self._way.endpoint.authority)
         return None
@@ -144,4 +143,3 @@ class Conversation:
     async def __aexit__(self, *_: object) -> None:
         """Close the connection in use."""
         self._opened.channel.close()
-        await self._http.aclose()

@@ -29,6 +29,13 @@ class _BrokenError(Exception):
         self.failure = failure
 
 
+# No "python-httpx/…": the far side's logs should say who called.
+_HEADERS: Final = (
+    ("User-Agent", "sfmtls-agent"),
+    ("Accept", "text/xml, */*;q=0.1"),
+    ("Accept-Encoding", "identity"),
+    ("Connection", "keep-alive"),
+)
 _TOO_LARGE: Final = Failure(Reason.RESPONSE_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
 
 
@@ -37,19 +44,7 @@ class HttpClient:
 
     def __init__(self, channel: Channel, authority: str) -> None:
         self._transport = _ChannelTransport(channel)
-        self._client = httpx.AsyncClient(
-            transport=self._transport,
-            base_url=f"https://{authority}",
-            # No "python-httpx/…": the far side's logs should say who called.
-            headers={
-                "User-Agent": "sfmtls-agent",
-                "Accept": "text/xml, */*;q=0.1",
-                "Accept-Encoding": "identity",
-            },
-            follow_redirects=False,
-            trust_env=False,
-            timeout=None,  # noqa: S113 - each stage has its deadline around this
-        )
+        self._base = f"https://{authority}"
 
     @property
     def reusable(self) -> bool:
@@ -58,11 +53,15 @@ class HttpClient:
 
     async def post(self, request: Request) -> Response | Failure:
         """Send one request and return the whole answer, decoded, or why there is none."""
-        built = self._client.build_request(
-            "POST", request.path, headers=list(request.headers), content=request.body
+        built = httpx.Request(
+            "POST",
+            self._base + request.path,
+            headers=[*_HEADERS, *request.headers],
+            content=request.body,
         )
         try:
-            # Not through the client: it reads Location= even if it does not follow, and raises.
+            # Without a client: it reads Location= even if it does not follow, and raises; and to
+            # make one for each connection costs as much as to send the request.
             response = await self._transport.handle_async_request(built)
             return Response(
                 status=response.status_code,
@@ -71,10 +70,6 @@ class HttpClient:
             )
         except _BrokenError as broken:
             return broken.failure
-
-    async def aclose(self) -> None:
-        """Close the client; the channel has its own owner."""
-        await self._client.aclose()
 
 
 async def _read(response: httpx.Response) -> bytes:

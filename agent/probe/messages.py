@@ -8,6 +8,7 @@ What cannot be parsed gives no fact; OpenSSL has already judged the message itse
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -98,6 +99,8 @@ def has_certificates(message: bytes, version: int) -> bool:
     return next(_entries(message[_HEADER:], version), None) is not None
 
 
+# A door sends the same list in every handshake, and Salesforce's doors all do.
+@lru_cache(maxsize=64)
 def acceptable_issuers(message: bytes, version: int) -> tuple[str, ...]:
     """Return the names a CertificateRequest lists (RFC 5246 §7.4.4, RFC 8446 §4.2.4), RFC 4514."""
     return tuple(text for name in _authorities(message[_HEADER:], version) if (text := _name(name)))

@@ -102,11 +102,14 @@ class Connection:
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()
-        loop.add_reader(self._socket, _settle, arrived)
+        # Its number: of a socket, `selectors` would put the repr, with two system calls, in an
+        # exception each time.
+        descriptor = self._socket.fileno()
+        loop.add_reader(descriptor, _settle, arrived)
         try:
             await arrived
         finally:
-            loop.remove_reader(self._socket)
+            loop.remove_reader(descriptor)
 
     def close(self) -> None:
         """Let go of it."""
