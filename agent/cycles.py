@@ -29,6 +29,7 @@ from agent.result import (
     Stage,
     Success,
     Undetermined,
+    went_wrong,
 )
 
 MOST_WELL: Final = 24
@@ -36,9 +37,6 @@ MOST_TROUBLED: Final = 30
 # A server chooses what it says; what is longer is in the log.
 _LONGEST: Final = 300
 _FORMAT: Final = 1
-
-# As ProbeResult.healthy has it: nobody can say that the login works.
-TROUBLE: Final = frozenset({SkipCause.BREAKER_OPEN, SkipCause.STATE_UNAVAILABLE})
 
 _STAGES: Final = tuple(Stage)
 # Number, Unix time, and the seconds of each stage; NaN where it did not begin.
@@ -63,15 +61,8 @@ class Seen:
     def troubled(self) -> bool:
         """Something failed or proved nothing, or a login was stopped by an earlier failure."""
         return any(
-            isinstance(outcome, Failure | Undetermined)
-            or (isinstance(outcome, Skipped) and outcome.cause in TROUBLE)
-            for _, outcome in self.outcomes
+            went_wrong(outcome) or isinstance(outcome, Undetermined) for _, outcome in self.outcomes
         )
-
-    @property
-    def failed(self) -> Probe | None:
-        """The first probe that failed."""
-        return next((p for p, outcome in self.outcomes if isinstance(outcome, Failure)), None)
 
 
 @dataclass(frozen=True, slots=True)

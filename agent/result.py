@@ -170,6 +170,13 @@ LoginOutcome = LoggedIn | Refused
 _TROUBLE: Final = frozenset({SkipCause.BREAKER_OPEN, SkipCause.STATE_UNAVAILABLE})
 
 
+def went_wrong(outcome: Outcome) -> bool:
+    """Tell whether a probe failed, or an earlier failure kept it from being tried."""
+    return isinstance(outcome, Failure) or (
+        isinstance(outcome, Skipped) and outcome.cause in _TROUBLE
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """Everything that one cycle of one org saw.
@@ -200,11 +207,7 @@ class ProbeResult:
     @property
     def healthy(self) -> bool:
         """No configured probe failed, and no login was stopped by an earlier failure."""
-        return not any(
-            isinstance(outcome, Failure)
-            or (isinstance(outcome, Skipped) and outcome.cause in _TROUBLE)
-            for outcome in self.outcomes.values()
-        )
+        return not any(went_wrong(outcome) for outcome in self.outcomes.values())
 
     def __repr__(self) -> str:
         """Say in one line how it went."""

@@ -5,6 +5,7 @@ import os
 
 import httpx
 from fleet import Fleet
+from test_daemon import until
 
 from agent import config
 from agent.daemon import Daemon
@@ -23,8 +24,7 @@ async def test_a_daemon_serves_its_page_tries_when_asked_and_remembers_over_a_re
     async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as client:
         asked = [client.post("/api/v1/orgs/apac/probe?login=true") for _ in range(20)]
         codes = [answer.status_code for answer in await asyncio.gather(*asked)]
-        while not all(map(len, [(await recent(client, n)) for n in ("emea", "apac")])):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await until(daemon.board.every_org_seen)
         page = await client.get("/")
         before = await recent(client, "emea")
     assert set(codes) <= {200, 409, 429}

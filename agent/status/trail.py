@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from agent.cycles import TROUBLE, Cycle
-from agent.result import Failure, Outcome, Probe, SkipCause, Skipped, Stage, Undetermined
+from agent.cycles import Cycle
+from agent.result import Failure, Probe, SkipCause, Skipped, Stage, Undetermined, went_wrong
 from agent.status.view import PROBES
 from agent.status.wording import absolute, count, milliseconds, relative
 
@@ -96,9 +96,7 @@ def _kind(cycle: Cycle) -> str:
     if not cycle.seen.troubled:
         return "well"
     # A login that an earlier failure stopped is still that failure.
-    proved = [o for _, o in cycle.seen.outcomes if not isinstance(o, Undetermined)]
-    failing = any(isinstance(o, Failure) or _stopped(o) for o in proved)
-    return "failing" if failing else "unclear"
+    return "failing" if any(went_wrong(o) for _, o in cycle.seen.outcomes) else "unclear"
 
 
 def _words(cycle: Cycle) -> str:
@@ -114,10 +112,6 @@ def _words(cycle: Cycle) -> str:
         if isinstance(outcome, Skipped) and probe is Probe.LOGIN and outcome.cause in _TELLING
     ]
     return "; ".join(told) or "all well"
-
-
-def _stopped(outcome: Outcome) -> bool:
-    return isinstance(outcome, Skipped) and outcome.cause in TROUBLE
 
 
 def _verb(outcome: Failure | Undetermined) -> str:
