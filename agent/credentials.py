@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from agent.org import FromCredential, FromFile, FromVariable, SecretSource
 
 _LONGEST_SECRET: Final = 64 * 1024
+_PIECE: Final = 16 * 1024
 _LONGEST_MATERIAL: Final = 1024 * 1024
 
 # systemd.exec(5): a credential is a file of this name in $CREDENTIALS_DIRECTORY.
@@ -137,6 +138,14 @@ def is_credential_name(name: str) -> bool:
     return bool(_CREDENTIAL_NAME.fullmatch(name)) and name not in {".", ".."}
 
 
+def path_of(source: FromFile | FromCredential, environ: Mapping[str, str]) -> str | None:
+    """Return where a source lies, or None when nothing can lie there."""
+    try:
+        return _path(source, environ)
+    except CredentialError:
+        return None
+
+
 def _path(source: FromFile | FromCredential, environ: Mapping[str, str]) -> str:
     if isinstance(source, FromFile):
         return source.path
@@ -159,8 +168,7 @@ def _content(source: FromFile | FromCredential, environ: Mapping[str, str], long
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CredentialError(f"{source} is not a regular file")
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                content = file.read(longest + 1)
+            content = _read_at_most(descriptor, longest + 1)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -169,6 +177,14 @@ def _content(source: FromFile | FromCredential, environ: Mapping[str, str], long
         raise CredentialError("a path with a NUL character cannot be read") from None
     if len(content) > longest:
         raise CredentialError(f"{source} is longer than {longest // 1024} KiB")
+    return content
+
+
+def _read_at_most(descriptor: int, size: int) -> bytes:
+    # Not at once: room for all that there may be costs more than to read what there is.
+    content = b""
+    while len(content) < size and (piece := os.read(descriptor, min(_PIECE, size - len(content)))):
+        content += piece
     return content
 
 

@@ -75,6 +75,10 @@ class Gatekeeper:
         self._closed = False
         self._started: Mapping[str, Window] | None = None
         self._looked_at: datetime | None = None
+        # How often others had written to the store at the last look, None while it cannot be used;
+        # and what is known of each user, as of so many writes of others.
+        self._elsewhere: int | None = None
+        self._known: dict[str, tuple[int | None, LoginState]] = {}
         # These belong to the thread.
         self._store: Store | None = None
         self._writes = 0
@@ -102,9 +106,51 @@ class Gatekeeper:
         What is started or stopped by command counts within a second, and while the store cannot be
         used not at all: then what was started before goes on.
         """
-        await self._look_for_windows()
+        await self.look()
         started = started_for(org.name, self._started or {})
         return in_force((*org.maintenance, *started), self._now())
+
+    async def look(self) -> None:
+        """See whether others have written to the store; at most once a second, for all orgs."""
+        now, known = self._now(), self._started is not None
+        if known and self._looked_at and abs(now - self._looked_at) < _BETWEEN_LOOKS:
+            return
+        self._looked_at = now
+        self._elsewhere = None
+        # It is told already; and without the store no login is admitted.
+        with suppress(StoreError):
+            self._started, self._elsewhere = await self.ask(
+                lambda store: (store.maintenance(), store.writes_elsewhere())
+            )
+
+    def known(self, user: str) -> LoginState | None:
+        """Return how the logins of a user stood when any org's gate last asked, if it could."""
+        found = self._known.get(user.lower())
+        return None if found is None else found[1]
+
+    def is_current(self, user: str) -> bool:
+        """Tell whether nobody else can have written of the user since that was known."""
+        found = self._known.get(user.lower())
+        return found is not None and found[0] is not None and found[0] == self._elsewhere
+
+    async def ask_of(
+        self,
+        user: str,
+        question: Callable[[Store], _Answer],
+        undo: Callable[[Store, _Answer], None] | None = None,
+    ) -> _Answer:
+        """Put a question as `ask` does, and know how the logins of the user stand after it."""
+
+        def ask(store: Store) -> _Answer:
+            answer = question(store)
+            self._known[user.lower()] = self._elsewhere, store.login_state(user)
+            return answer
+
+        try:
+            return await self.ask(ask, undo)
+        except StoreError:
+            self._known.pop(user.lower(), None)
+            raise
 
     async def ask(
         self,
@@ -142,15 +188,6 @@ class Gatekeeper:
         self._thread.shutdown(wait=True)
         if self._store is not None:
             self._store.close()
-
-    async def _look_for_windows(self) -> None:
-        now, known = self._now(), self._started is not None
-        if known and self._looked_at and abs(now - self._looked_at) < _BETWEEN_LOOKS:
-            return
-        self._looked_at = now
-        # It is told already; and without the store no login is admitted.
-        with suppress(StoreError):
-            self._started = await self.ask(lambda store: store.maintenance())
 
     def _submit(self, question: Callable[[Store], _Answer]) -> Future[_Answer]:
         if self._closed or self._open_store is None:
@@ -241,7 +278,6 @@ class Gate:
         # they are no part of its digest.
         self._place = f"{org.endpoint.host} {org.api_version}"
         self._permit: Permit | None = None
-        self._state: LoginState | None = None
         self._digest: str | None = None
         self._log = structlog.get_logger(__name__).bind(org=org.name)
 
@@ -257,9 +293,10 @@ class Gate:
             return Failure(Reason.CREDENTIALS_UNREADABLE, str(error))
         parts = _parts(login)
         try:
-            decision = await self._keeper.ask(lambda store: self._decide(store, parts), _not_sent)
+            decision = await self._keeper.ask_of(
+                self._login.username, lambda store: self._decide(store, parts), _not_sent
+            )
         except StoreError as error:
-            self._state = None
             return Skipped(SkipCause.STATE_UNAVAILABLE, str(error))
         if isinstance(decision, Denied):
             return Skipped(decision.cause, self._explained(decision))
@@ -281,26 +318,31 @@ class Gate:
         While the secret cannot be read, the breaker is told for the one that was last in hand, or
         else for the one last refused.
         """
+        keeper, user = self._keeper, self._login.username
+        await keeper.look()
+        known = keeper.known(user)
+        if known is not None and known.refusal is None and keeper.is_current(user):
+            # With nothing refused it does not matter what the secret is.
+            return
         try:
             parts = _parts(self._made())
         except CredentialError:
             parts = None
-        try:
-            await self._keeper.ask(lambda store: self._look(store, parts))
-        except StoreError:
-            self._state = None
+        with suppress(StoreError):
+            await keeper.ask_of(user, lambda store: self._take_in(store, parts))
 
     def limits(self) -> tuple[bool | None, int | None]:
         """Return whether the breaker is open and how many logins are left in the hour, if known.
 
         Known is what the last call of another method saw.
         """
-        if self._state is None:
+        state = self._keeper.known(self._login.username)
+        if state is None:
             return None, None
         now = self._keeper.now()
         return (
-            self._barring(self._state, now) is not None,
-            breaker.budget_remaining(self._state, now, self._limits),
+            self._barring(state, now) is not None,
+            breaker.budget_remaining(state, now, self._limits),
         )
 
     async def _settle(self, settle: Callable[[Store, Permit], None]) -> None:
@@ -308,16 +350,11 @@ class Gate:
         if permit is None:
             return
 
-        def ask(store: Store) -> None:
-            settle(store, permit)
-            self._state = store.login_state(self._login.username)
-
         try:
-            await self._keeper.ask(ask)
+            await self._keeper.ask_of(self._login.username, lambda store: settle(store, permit))
         except StoreError as error:
             # The attempt stays recorded as begun, which counts for the budget and, if it happens
             # again, opens the breaker: the safe side.
-            self._state = None
             self._log.warning("the end of a login could not be recorded", error=str(error))
 
     def _made(self) -> LoginMethod:
@@ -328,7 +365,8 @@ class Gate:
         return None if digest is None else breaker.barring(state, digest, self._place, now)
 
     def _explained(self, denied: Denied) -> str:
-        refusal = self._barring(self._state, self._keeper.now()) if self._state else None
+        state = self._keeper.known(self._login.username)
+        refusal = self._barring(state, self._keeper.now()) if state else None
         after = denied.cause is SkipCause.BREAKER_OPEN and refusal
         because = f"after {after.by.value} " if after else ""
         return because + (_until(denied.until) if denied.until else "")
@@ -340,17 +378,11 @@ class Gate:
         self._digest = store.secret_digest(user, parts)
         # No login of this org takes longer than its cycle, so an older unfinished one is dead.
         lease = timedelta(seconds=self._org.timeouts.cycle)
-        decision = store.admit(
-            user, self._digest, self._place, now, limits=self._limits, lease=lease
-        )
-        self._state = store.login_state(user)
-        return decision
+        return store.admit(user, self._digest, self._place, now, limits=self._limits, lease=lease)
 
-    def _look(self, store: Store, parts: list[bytes] | None) -> None:
-        user = self._login.username
+    def _take_in(self, store: Store, parts: list[bytes] | None) -> None:
         if parts is not None:
-            self._digest = store.secret_digest(user, parts)
-        self._state = store.login_state(user)
+            self._digest = store.secret_digest(self._login.username, parts)
 
 
 def _until(moment: datetime) -> str:

@@ -2,18 +2,17 @@
 
 A new pair is in use when OpenSSL takes it, and only then: chain, key and contexts change together
 or not at all. Files may lie where reading them hangs (a network mount), so they are read in a
-thread of their own, one at a time for each org; a cycle waits a little and goes on with what it
-has.
+thread, one at a time for each org; a cycle waits a little and goes on with what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from ssl import SSLContext
 from typing import Final
 from weakref import WeakValueDictionary
@@ -23,14 +22,20 @@ from agent.credentials import Protection
 from agent.identity import Identity, Rotation
 from agent.judge import Files, anchors_of
 from agent.listing import read_lists
-from agent.org import Endpoint, Org, TlsVersion, TrustAnchors
+from agent.org import Endpoint, FromVariable, Org, TlsVersion, TrustAnchors
 from agent.probe.tls import client_context
 from agent.reason import Reason
 from agent.result import Failure
+from agent.threads import in_a_thread
 
-# What a file's status says of its content: inode, time of change in ns, size. The time is that of
-# any change, so that a file which can be read at last, or has its old date back, is seen to differ.
-_Stamp = tuple[int, int, int] | None
+# What a file's status says of its content: device, inode, time of change in ns, size. The time is
+# that of any change, so that a file which can be read at last, or has its old date back, is seen to
+# differ.
+_Stamp = tuple[int, int, int, int] | None
+
+# Some file systems tell times by the second or two, so what has just changed may change once more
+# without a sign of it.
+_SETTLED_NS: Final = 3_000_000_000
 
 # Reading takes less than a millisecond, making contexts for a new pair a tenth of a second.
 _PATIENCE_SECONDS: Final = 2.0
@@ -115,6 +120,9 @@ class Keyring:
         self._distrusted: Failure | None = None
         self._reading: asyncio.Future[Look] | None = None
         self._slow = False
+        self._paths: tuple[str, ...] | None = None
+        # What a look finds for as long as the files are these.
+        self._settled: tuple[tuple[_Stamp, ...], Look] | None = None
 
     def succeeded_by(self, org: Org) -> Keyring:
         """Return the keyring for the org as it is configured now, with what this one has for it.
@@ -134,7 +142,7 @@ class Keyring:
     async def look(self, seconds: float = _PATIENCE_SECONDS) -> Look:
         """Read the files again and return what to present now; it takes no longer than that."""
         if self._reading is None:
-            self._reading = _in_a_thread(self._read, f"keys {self._org.name}")
+            self._reading = in_a_thread(self._read)
         await asyncio.wait([self._reading], timeout=seconds)
         if not self._reading.done():
             news, self._slow = not self._slow, True
@@ -147,11 +155,31 @@ class Keyring:
     # --- in the thread
 
     def _read(self) -> Look:
+        # Before they are read, or a change in between would go unnoticed.
+        if self._paths is None:
+            self._paths = _paths(self._org, self._environ)
+        stamps = tuple(map(_stamp, self._paths))
+        if self._settled is not None and stamps == self._settled[0]:
+            return self._settled[1]
+        look = self._read_files()
+        self._settled = None
+        if self._presented and not self._troubled() and _are_settled(stamps):
+            self._settled = stamps, Look(self._presented, self._files)
+        return look
+
+    def _read_files(self) -> Look:
         stamp = _stamp(self._org.trust.file)
         look = self._read_pair(stamp)
         self._files, unlisted = self._read_others(stamp)
         news, self._unlisted = unlisted if unlisted != self._unlisted else None, unlisted
         return replace(look, files=self._files, unlisted=news)
+
+    def _troubled(self) -> bool:
+        """Tell whether something cannot be used, and may be used next time although it is as it is.
+
+        A pair that OpenSSL refused, say, or a list that could not be read for a moment.
+        """
+        return bool(self._rotation.last_failure or self._distrusted or self._unlisted)
 
     def _read_pair(self, stamp: _Stamp) -> Look:
         failures = self._rotation.failures
@@ -225,35 +253,26 @@ def _listed(org: Org) -> tuple[str | None, ...]:
     return org.policy.accepted_roots, org.policy.uploaded
 
 
+def _paths(org: Org, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return where everything lies that a look reads; the environment is as it was at the start."""
+    identity = org.identity
+    pair = (identity.certificate, identity.private_key, identity.private_key_passphrase)
+    sources = dict.fromkeys(s for s in pair if s and not isinstance(s, FromVariable))
+    paths = (credentials.path_of(source, environ) for source in sources)
+    return tuple(path for path in (*paths, org.trust.file, *_listed(org)) if path is not None)
+
+
 def _stamp(file: str | None) -> _Stamp:
     if file is None:
         return None
     try:
-        status = Path(file).stat()
+        status = os.stat(file)  # noqa: PTH116 - each cycle does it, and a Path costs as much again
     except OSError:
         return None
-    return status.st_ino, status.st_ctime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
 
 
-def _in_a_thread(work: Callable[[], Look], name: str) -> asyncio.Future[Look]:
-    """Do it in a thread that keeps neither others waiting nor the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Look] = loop.create_future()
-
-    def settle(found: Look | Exception) -> None:
-        if isinstance(found, Exception):
-            future.set_exception(found)
-        else:
-            future.set_result(found)
-
-    def run() -> None:
-        try:
-            found: Look | Exception = work()
-        except Exception as error:  # noqa: BLE001 - raised again in whoever asked
-            found = error
-        # The loop is gone when the agent has ended meanwhile.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, found)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future
+def _are_settled(stamps: Iterable[_Stamp]) -> bool:
+    """Tell whether a file that changes from now on has another stamp."""
+    latest = time.time_ns() - _SETTLED_NS
+    return all(stamp is not None and stamp[2] < latest for stamp in stamps)

@@ -5,11 +5,11 @@ Nothing listens where these orgs are, so a cycle ends at once.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import os
 import socket
-import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -263,10 +263,10 @@ async def test_orgs_that_verify_alike_share_the_context_that_presents_nothing(pl
     assert other is not one
     assert len(shared._made) == 2
     del one, two
-    for thread in threading.enumerate():
-        # A thread that has given its answer holds it until it is scheduled once more.
-        if thread.name.startswith("keys"):
-            thread.join()
+    # A thread that has given its answer holds it until it is scheduled once more.
+    for _ in range(1000):
+        if len(shared._made) > 1:
+            await asyncio.sleep(0.005)
     assert len(shared._made) == 1, "what nobody uses is forgotten"
 
 

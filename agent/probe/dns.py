@@ -1,4 +1,4 @@
-"""Name → addresses, each look-up in a thread of its own, so many at a time and no more.
+"""Name → addresses, each look-up in a thread, so many at a time and no more.
 
 The event loop's default pool has six threads on two cores, so six dead resolvers would stall every
 org, and its threads would keep the process from ending. Here a name is looked up once at a time,
@@ -8,10 +8,8 @@ however many orgs ask, and a look-up that hangs is left to itself until the reso
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -19,6 +17,7 @@ from agent.org import IpFamily
 from agent.probe.tcp import Address
 from agent.reason import Reason
 from agent.result import Failure
+from agent.threads import in_a_thread
 
 _FAMILIES: Final[Mapping[IpFamily, socket.AddressFamily]] = {
     IpFamily.IPV4: socket.AF_INET,
@@ -84,23 +83,18 @@ class Resolver:
         return await asyncio.shield(self._under_way[key])
 
     def _start(self, key: tuple[str, int]) -> None:
-        loop = asyncio.get_running_loop()
-        self._under_way[key] = loop.create_future()
-
-        def ask() -> None:
+        def ask() -> _Found:
             try:
-                found: _Found = self._look_up(*key)
+                return self._look_up(*key)
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                found = error
-            # The loop is gone when the agent has ended meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._settle, key, found)
+                return error
 
-        threading.Thread(target=ask, name=f"resolver {key[0]}", daemon=True).start()
+        self._under_way[key] = found = in_a_thread(ask)
+        found.add_done_callback(lambda _: self._settle(key))
 
-    def _settle(self, key: tuple[str, int], found: _Found) -> None:
+    def _settle(self, key: tuple[str, int]) -> None:
         self._slots.release()
-        self._under_way.pop(key).set_result(found)
+        del self._under_way[key]
 
 
 def _literal(host: str, port: int) -> Address | None:

@@ -61,6 +61,7 @@ class Store:
         self._file = opened.identity
         self._key = opened.key
         self._writes = opened.writes
+        self._own_writes = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -91,6 +92,12 @@ class Store:
     def writes(self) -> int:
         """How often the state was written, as far as this store knows."""
         return self._writes
+
+    def writes_elsewhere(self) -> int:
+        """Return a number that changes whenever somebody else has written the state."""
+        with self._reading() as connection:
+            ((writes,),) = connection.execute("SELECT writes FROM store")
+            return int(writes) - self._own_writes
 
     def admit(
         self,
@@ -268,6 +275,7 @@ class Store:
                 ((writes,),) = connection.execute("SELECT writes FROM store")
         if writes is not None:
             self._writes = writes
+            self._own_writes += 1
             # To know too little of what is on the disk is the safe side.
             with suppress(OSError):
                 file.write_known(self._path, writes)
