@@ -64,6 +64,7 @@ class Judge:
         self._org = org
         self._seen = basis(org, tables, anchors_of(org.trust) if anchors is None else anchors)
         self._key: Protection | None = None
+        self._files: Files | None = None
         self._judged: tuple[Evidence, datetime, int] | None = None
         self._verdict: Verdict | None = None
 
@@ -84,6 +85,9 @@ class Judge:
 
     def read(self, files: Files) -> None:
         """Judge with what these files tell from now on."""
+        if files is self._files:
+            return
+        self._files = files
         self._key = files.key
         self._seen = replace(
             self._seen,
@@ -100,7 +104,7 @@ class Judge:
         server_before: Chain | None,
     ) -> None:
         """Judge beside the orgs that share the leaf, and the chains before the present ones."""
-        self._seen = replace(
+        self._seen = _with(
             self._seen,
             other_orgs=others,
             previous_client_chain=client_before,
@@ -168,7 +172,7 @@ def taken_in(
     handshake = result.handshake
     failure = handshake.failure if handshake else None
     not_reached = result.client_auth is ClientAuth.NOT_REACHED
-    return replace(
+    return _with(
         seen,
         client_chain=result.client_chain or seen.client_chain,
         server_chain=result.server_chain or seen.server_chain,
@@ -187,6 +191,15 @@ def taken_in(
         enforcement=_last(seen.enforcement, result.outcomes.get(Probe.ENFORCEMENT)),
         clock_skew=_coarse(result.clock_skew, seen.clock_skew),
     )
+
+
+def _with(seen: Evidence, **facts: object) -> Evidence:
+    """Return the evidence with these facts; the very same when it has them: most cycles show none.
+
+    Whether to judge again is then decided without a comparison, and thirty fields are not copied.
+    """
+    news = {name: fact for name, fact in facts.items() if getattr(seen, name) != fact}
+    return replace(seen, **news) if news else seen  # type: ignore[arg-type] # by their names
 
 
 def _inherited(fresh: Evidence, seen: Evidence, now: Org, before: Org) -> Evidence:

@@ -43,12 +43,17 @@ class Leaves:
     def __init__(self, configured: Callable[[str], bool] = lambda _: True) -> None:
         self._configured = configured
         self._known: dict[str, _Entry] = {}
+        self._put: dict[str, tuple[Org, Certificate]] = {}
         # Both hold names of orgs, in the order in which they came.
         self._by_certificate: dict[str, dict[str, None]] = {}
         self._by_key: dict[str, dict[str, None]] = {}
 
     def put(self, org: Org, leaf: Certificate) -> None:
         """Take in what the org presents from now on."""
+        known, what = self._put.get(org.name, (None, None))
+        if known is org and what is leaf:
+            return
+        self._put[org.name] = org, leaf
         other = OtherOrg(org.name, leaf.fingerprint_sha256, leaf.subject_public_key_info_sha256)
         entry = _Entry(other, org.endpoint.host.casefold(), _organization(org))
         if self._known.get(org.name) == entry:

@@ -137,7 +137,7 @@ class OrgRunner:
         )
         for transition in transitions:
             self._tell(transition, result)
-        self._log.debug("cycle", result=repr(result), address=result.address)
+        self._log.debug("cycle", result=result, address=result.address)
         return result
 
     def _record_bug(self) -> ProbeResult:

@@ -53,6 +53,18 @@ def _frozen(mapping: Mapping[_Key, _Value]) -> Mapping[_Key, _Value]:
     return MappingProxyType(dict(mapping))
 
 
+def _standing(last: Success | Failure | Undetermined | None) -> Standing:
+    match last:
+        case None:
+            return Standing.UNKNOWN
+        case Success():
+            return Standing.SUCCESS
+        case Failure():
+            return Standing.FAILURE
+        case Undetermined():
+            return Standing.UNDETERMINED
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeStatus:
     """One probe of one org, over all its runs.
@@ -76,15 +88,7 @@ class ProbeStatus:
     @property
     def standing(self) -> Standing:
         """How the last run ended."""
-        match self.last:
-            case None:
-                return Standing.UNKNOWN
-            case Success():
-                return Standing.SUCCESS
-            case Failure():
-                return Standing.FAILURE
-            case Undetermined():
-                return Standing.UNDETERMINED
+        return _standing(self.last)
 
     @property
     def reason(self) -> Reason | None:
@@ -98,24 +102,35 @@ class ProbeStatus:
         cause: Cause | None = None,
     ) -> ProbeStatus:
         """Return the status after one more run."""
-        after = replace(self, attempts=self.attempts + 1, last=outcome, cause=cause, last_run=at)
-        if after.standing is not self.standing:
-            after = replace(after, since=at)
-        match outcome:
-            case Success():
-                return replace(after, last_success=at)
-            case Failure(reason=reason):
-                return replace(
-                    after,
-                    failures=self.failures + 1,
-                    failures_by_reason=_more(self.failures_by_reason, reason),
-                )
-            case Undetermined():
-                return after
+        failures, by_reason = self.failures, self.failures_by_reason
+        if isinstance(outcome, Failure):
+            failures, by_reason = failures + 1, _more(by_reason, outcome.reason)
+        return ProbeStatus(
+            attempts=self.attempts + 1,
+            failures=failures,
+            failures_by_reason=by_reason,
+            skipped=self.skipped,
+            last=outcome,
+            cause=cause,
+            last_run=at,
+            last_success=at if isinstance(outcome, Success) else self.last_success,
+            since=self.since if _standing(outcome) is self.standing else at,
+        )
 
     def passed_over(self, cause: SkipCause, times: int = 1) -> ProbeStatus:
         """Return the status after runs that did not take place."""
-        return replace(self, skipped=_more(self.skipped, cause, times))
+        # Most probes are not due in most cycles, so this is as short as it can be.
+        return ProbeStatus(
+            self.attempts,
+            self.failures,
+            self.failures_by_reason,
+            _more(self.skipped, cause, times),
+            self.last,
+            self.cause,
+            self.last_run,
+            self.last_success,
+            self.since,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,23 +390,21 @@ class Board:
         handshake = result.handshake
         failing = probes[Probe.HANDSHAKE].standing is Standing.FAILURE
         self._put(
-            replace(
-                before,
-                probes=_frozen(probes),
-                cycles=before.cycles + 1,
-                stages=_stages(before.stages, result.stages),
-                client_auth=result.client_auth,
-                tls_version=(handshake and handshake.tls_version) or before.tls_version,
-                cipher_suite=(handshake and handshake.cipher_suite) or before.cipher_suite,
-                alert=handshake.alert if handshake and failing else None,
-                chains=_chains(before.chains, result),
-                violations=tuple(violations),
-                suppressed=tuple(suppressed),
-                not_evaluated=tuple(not_evaluated),
-                deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
-                api_usage=result.api_usage or before.api_usage,
-                clock_skew=before.clock_skew if result.clock_skew is None else result.clock_skew,
-            )
+            before,
+            probes=_frozen(probes),
+            cycles=before.cycles + 1,
+            stages=_stages(before.stages, result.stages),
+            client_auth=result.client_auth,
+            tls_version=(handshake and handshake.tls_version) or before.tls_version,
+            cipher_suite=(handshake and handshake.cipher_suite) or before.cipher_suite,
+            alert=handshake.alert if handshake and failing else None,
+            chains=_chains(before.chains, result),
+            violations=tuple(violations),
+            suppressed=tuple(suppressed),
+            not_evaluated=tuple(not_evaluated),
+            deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
+            api_usage=result.api_usage or before.api_usage,
+            clock_skew=before.clock_skew if result.clock_skew is None else result.clock_skew,
         )
         self._tell(self._network.heard(result, before.org.endpoint.host, len(self._snapshots)))
         return tuple(transitions)
@@ -401,7 +414,7 @@ class Board:
         before = self._snapshots.get(name)
         if before is not None and probe in before.probes:
             after = {**before.probes, probe: before.probes[probe].passed_over(cause, times)}
-            self._put(replace(before, probes=_frozen(after)))
+            self._put(before, probes=_frozen(after))
 
     def login_limits(
         self,
@@ -413,15 +426,17 @@ class Board:
     ) -> None:
         """Take in whether logins are stopped and how many are left in this hour; `of` as above."""
         before = self._current(name, of)
-        if before is not None and before.org.login is not None:
-            self._put(replace(before, breaker_open=breaker_open, budget_remaining=budget_remaining))
+        if before is None or before.org.login is None:
+            return
+        if (before.breaker_open, before.budget_remaining) != (breaker_open, budget_remaining):
+            self._put(before, breaker_open=breaker_open, budget_remaining=budget_remaining)
 
     def in_maintenance(self, name: str, window: Window | None, *, of: Org | None = None) -> bool:
         """Take in the window that is in force, if any; return whether it is news. `of` as above."""
         before = self._current(name, of)
         if before is None or before.maintenance == window:
             return False
-        self._put(replace(before, maintenance=window))
+        self._put(before, maintenance=window)
         return True
 
     def identity_failed(self, name: str, *, of: Org | None = None) -> None:
@@ -429,7 +444,7 @@ class Board:
         before = self._current(name, of)
         if before is not None:
             failures = before.identity_reload_failures + 1
-            self._put(replace(before, identity_reload_failures=failures))
+            self._put(before, identity_reload_failures=failures)
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return every org's snapshot, in the order in which they were added; from any thread."""
@@ -458,9 +473,10 @@ class Board:
         # The very object: an org that a reload changed there and back is another one.
         return known if known is None or of is None or known.org is of else None
 
-    def _put(self, snapshot: Snapshot) -> None:
+    def _put(self, before: Snapshot, **news: object) -> None:
         # Assignment to an existing key keeps the order and is atomic for readers.
-        self._snapshots[snapshot.org.name] = replace(snapshot, version=next(self._versions))
+        after = replace(before, version=next(self._versions), **news)  # type: ignore[arg-type] # by their names
+        self._snapshots[before.org.name] = after
 
 
 _OF_THE_LOGIN: Final = frozenset({Stage.LOGIN, Stage.SESSION})

@@ -258,8 +258,9 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
 
 
 def _one_line(text: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(printable.split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def _resembles(text: str, secrets: Iterable[Secret]) -> bool:

@@ -8,6 +8,7 @@ what cannot be read is a value, never an exception.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -214,6 +215,13 @@ class _Open:
     children: list[Element] = field(default_factory=list)
 
 
+def _is_nil(attributes: Mapping[str, str]) -> bool:
+    return any(
+        attribute.rpartition(" ")[2] == "nil" and value.strip() in {"true", "1"}
+        for attribute, value in attributes.items()
+    )
+
+
 class _Tree:
     """Collects expat's events; `root` is there once the parser has ended without an error."""
 
@@ -228,11 +236,7 @@ class _Tree:
         if len(self._open) >= _MAX_DEPTH or self._count > _MAX_ELEMENTS:
             raise _RefusedXmlError("the answer has too many elements or is nested too deeply")
         namespace, _, local = name.rpartition(" ")
-        nil = any(
-            attribute.rpartition(" ")[2] == "nil" and value.strip() in {"true", "1"}
-            for attribute, value in attributes.items()
-        )
-        self._open.append(_Open(local, namespace, nil))
+        self._open.append(_Open(local, namespace, bool(attributes) and _is_nil(attributes)))
 
     def text(self, text: str) -> None:
         self._open[-1].text.append(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Final
 
 import h11
@@ -55,7 +56,7 @@ class HttpClient:
         """Send one request and return the whole answer, decoded, or why there is none."""
         built = httpx.Request(
             "POST",
-            self._base + request.path,
+            _url(self._base + request.path),
             headers=[*_HEADERS, *request.headers],
             content=request.body,
         )
@@ -70,6 +71,12 @@ class HttpClient:
             )
         except _BrokenError as broken:
             return broken.failure
+
+
+# As dear as the request itself, and every org asks for the same one all the time.
+@lru_cache(maxsize=16 * 1024)
+def _url(text: str) -> httpx.URL:
+    return httpx.URL(text)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -84,6 +84,8 @@ def alert_name(message: bytes, version: int) -> str | None:
     return ALERT_NAMES.get(description, str(description))
 
 
+# A handshake asks more than once, and the doors of one instance of Salesforce show the same.
+@lru_cache(maxsize=64)
 def server_chain(message: bytes, version: int) -> tuple[Certificate, ...]:
     """Return the certificates of a Certificate message in the order sent.
 
