@@ -43,15 +43,15 @@ class Recorder(Exposition):
 
     threads: tuple[threading.Thread, ...] = ()
 
-    def render(self, now, *, openmetrics):
+    def parts(self, now, *, openmetrics):
         self.threads = (*self.threads, threading.current_thread())
-        return super().render(now, openmetrics=openmetrics)
+        return super().parts(now, openmetrics=openmetrics)
 
 
 class Broken(Exposition):
     """An exposition with a bug."""
 
-    def render(self, now, *, openmetrics):
+    def parts(self, now, *, openmetrics):
         raise RuntimeError(f"canary-of-a-bug at {now}, {openmetrics}")
 
 
@@ -189,9 +189,9 @@ async def test_probes_go_on_while_a_scrape_is_rendered():
         turned = threading.Event()
         waited_in_vain = True
 
-        def render(self, now, *, openmetrics):
+        def parts(self, now, *, openmetrics):
             self.waited_in_vain = not self.turned.wait(10)
-            return super().render(now, openmetrics=openmetrics)
+            return super().parts(now, openmetrics=openmetrics)
 
     async with serving(board(org()), kind=Waiting) as (client, exposition):
         scrape = asyncio.create_task(client.get("/metrics"))

@@ -1114,10 +1114,10 @@ async def test_a_crowd_of_scrapes_costs_no_more_than_two_and_each_gets_a_text_of
     times = iter(range(100))
 
     class Counting(Exposition):
-        def render(self, now, *, openmetrics):
+        def parts(self, now, *, openmetrics):
             assert now == NOON
             time.sleep(0.05)
-            return b"%d %d" % (next(times), openmetrics)
+            yield b"%d %d" % (next(times), openmetrics)
 
     gate = Gate()
     counting = create_app(

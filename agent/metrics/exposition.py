@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import generate_latest
@@ -14,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from agent.metrics.family import empty
 from agent.metrics.fleet import Instruments, board_families
-from agent.metrics.org import ORG_FAMILIES, org_families
+from agent.metrics.org import ORG_FAMILIES, Countdown, OrgFamily
 from agent.state import Board, Snapshot
 
 
@@ -29,7 +31,6 @@ class _Families:
 
 
 _END: Final = b"# EOF\n"
-_SOME_MOMENT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def _text(families: Iterable[Metric], openmetrics: bool) -> bytes:  # noqa: FBT001 - names a format
@@ -39,33 +40,69 @@ def _text(families: Iterable[Metric], openmetrics: bool) -> bytes:  # noqa: FBT0
     return generate_latest(_Families(families))
 
 
-def _number(value: float) -> bytes:
-    text: str = floatToGoString(value)  # type: ignore[no-untyped-call] # as above
-    return text.encode()
+# Below this the two notations are one: "Go switches to exponents sooner than Python"
+# (prometheus_client.utils).
+_EXPONENT: Final = 1e6
+
+
+def _number(value: float) -> str:
+    value = float(value)
+    return repr(value) if -math.inf < value < _EXPONENT else _exponent(value)
+
+
+# Most of these are moments, and a cycle has one.
+@lru_cache(maxsize=1024)
+def _exponent(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call] # as above
+
+
+@lru_cache(maxsize=1024)
+def _pattern(name: str, labels: tuple[str, ...]) -> tuple[str, tuple[int, ...]]:
+    """Return a line up to its value, with a place for each label, and which label stands where."""
+    order = tuple(sorted(range(len(labels)), key=labels.__getitem__))
+    places = ",".join(f'{labels[at]}="%s"' for at in order)
+    return f"{name}{{{places}}} ", order
+
+
+def _escaped(value: str) -> str:
+    if "\\" in value or "\n" in value or '"' in value:
+        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return value
+
+
+def _lines(family: OrgFamily, snapshot: Snapshot) -> Iterator[tuple[str, float | Countdown]]:
+    """Yield each line of one org in two: what stands before the value, and the value."""
+    labels, own = family.labelled(snapshot.org)
+    pattern, order = _pattern(family.name, labels)
+    name = snapshot.org.name
+    for values, value in family.samples(snapshot):
+        texts = (name, *values, *own)
+        yield pattern % tuple([_escaped(texts[at]) for at in order]), value
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """The lines of one org: for each family the text, or for an aging one its lines' beginnings."""
+    """What one org adds to each family: its lines, or of what ages their beginnings."""
 
     version: int
     lines: tuple[bytes, ...]
-    beginnings: Mapping[int, tuple[bytes, ...]]
+    aging: Mapping[int, tuple[tuple[bytes, Countdown], ...]]
 
 
 class Exposition:
     """The whole /metrics text; an org's lines are made once for each version of its snapshot.
 
     prometheus_client's renderer takes about 9 µs a line, which is seconds for thousands of orgs.
-    So it renders each org only when something changed; a scrape joins what is there, family by
-    family as the formats demand, and formats only the gauges that age. The text is exactly what
-    prometheus_client gives for all families at once.
+    Here a line is a pattern of its family and a number, made when something changed; a scrape joins
+    what is there, family by family as the formats demand, and formats only the gauges that age. The
+    text is exactly what prometheus_client gives for all families at once. The lines of an org are
+    the same in both formats, whose difference is in the headers.
     """
 
     def __init__(self, board: Board, instruments: Instruments) -> None:
         self.instruments = instruments
         self._board = board
-        self._rendered: dict[bool, dict[str, _Rendered]] = {False: {}, True: {}}
+        self._rendered: dict[str, _Rendered] = {}
         self._headers = {
             openmetrics: tuple(_text([empty(family, ())], openmetrics) for family in ORG_FAMILIES)
             for openmetrics in (False, True)
@@ -76,60 +113,54 @@ class Exposition:
 
         It may be called from any thread, from several at once too.
         """
-        snapshots = self._board.snapshots()
-        rendered = self._up_to_date(snapshots, openmetrics)
-        agent = (*self.instruments.families(), *board_families(self._board))
-        parts = [_text(agent, openmetrics)]
-        for index, family in enumerate(ORG_FAMILIES):
-            if family.aging:
-                lines = b"".join(
-                    beginning + _number(value) + b"\n"
-                    for snapshot, org in zip(snapshots, rendered, strict=True)
-                    for beginning, (_, value) in zip(
-                        org.beginnings[index], family.samples(snapshot, now), strict=True
-                    )
-                )
-            else:
-                lines = b"".join([org.lines[index] for org in rendered])
-            if lines:
-                parts += (self._headers[openmetrics][index], lines)
-        if openmetrics:
-            parts.append(_END)
-        return b"".join(parts)
+        return b"".join(self.parts(now, openmetrics=openmetrics))
 
-    def _up_to_date(
-        self,
-        snapshots: Sequence[Snapshot],
-        openmetrics: bool,  # noqa: FBT001 - names a format
-    ) -> list[_Rendered]:
-        before = self._rendered[openmetrics]
+    def parts(self, now: datetime, *, openmetrics: bool) -> Iterator[bytes]:
+        """Yield the same text family by family: of thousands of orgs it is tens of megabytes."""
+        orgs = self._up_to_date(self._board.snapshots())
+        agent = (*self.instruments.families(), *board_families(self._board))
+        yield _text(agent, openmetrics)
+        for index, header in enumerate(self._headers[openmetrics]):
+            lines = b"".join(_at(org, index, now) for org in orgs)
+            if lines:
+                yield header
+                yield lines
+        if openmetrics:
+            yield _END
+
+    def _up_to_date(self, snapshots: Sequence[Snapshot]) -> list[_Rendered]:
+        before = self._rendered
         after: dict[str, _Rendered] = {}
         for snapshot in snapshots:
             known = before.get(snapshot.org.name)
             if known is None or known.version != snapshot.version:
-                known = self._render_org(snapshot, openmetrics)
+                known = _render(snapshot)
             after[snapshot.org.name] = known
         # Never changed once it is here, so that renders in several threads do not disturb each
-        # other. Removed orgs leave it, also when nobody asks for the other format any more.
-        self._rendered[openmetrics] = after
-        other = self._rendered[not openmetrics]
-        if other.keys() - after.keys():
-            self._rendered[not openmetrics] = {
-                name: org for name, org in other.items() if name in after
-            }
+        # other. Removed orgs leave it.
+        self._rendered = after
         return list(after.values())
 
-    def _render_org(self, snapshot: Snapshot, openmetrics: bool) -> _Rendered:  # noqa: FBT001 - names a format
-        lines: list[bytes] = []
-        beginnings: dict[int, tuple[bytes, ...]] = {}
-        # The moment does not matter: of what ages only the labels are kept.
-        for index, metric in enumerate(org_families(snapshot, _SOME_MOMENT)):
-            header = self._headers[openmetrics][index]
-            text = _text([metric], openmetrics).removeprefix(header) if metric.samples else b""
-            if ORG_FAMILIES[index].aging:
-                beginnings[index] = tuple(
-                    line.rpartition(b" ")[0] + b" " for line in text.split(b"\n")[:-1]
-                )
-                text = b""
-            lines.append(text)
-        return _Rendered(snapshot.version, tuple(lines), beginnings)
+
+def _render(snapshot: Snapshot) -> _Rendered:
+    lines: list[bytes] = []
+    aging: dict[int, tuple[tuple[bytes, Countdown], ...]] = {}
+    for index, family in enumerate(ORG_FAMILIES):
+        now: list[str] = []
+        later: list[tuple[bytes, Countdown]] = []
+        for beginning, value in _lines(family, snapshot):
+            if isinstance(value, Countdown):
+                later.append((beginning.encode(), value))
+            else:
+                now.append(f"{beginning}{_number(value)}\n")
+        lines.append("".join(now).encode())
+        if later:
+            aging[index] = tuple(later)
+    return _Rendered(snapshot.version, tuple(lines), aging)
+
+
+def _at(org: _Rendered, index: int, now: datetime) -> bytes:
+    aging = org.aging.get(index)
+    if aging is None:
+        return org.lines[index]
+    return b"".join([b"%s%s\n" % (line, _number(end.at(now)).encode()) for line, end in aging])

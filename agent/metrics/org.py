@@ -1,7 +1,7 @@
 """The families of one org, each a function of its Snapshot.
 
 The decorator holds name and labels, the docstring is the help, so nothing is written twice. To add
-a family: one function here. Nothing here reads a clock: what ages is given `now`.
+a family: one function here. Nothing here reads a clock: what ages yields a Countdown.
 """
 
 from __future__ import annotations
@@ -17,36 +17,56 @@ from agent.certificate import Certificate
 from agent.chain import role
 from agent.login import METHODS
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind, empty
+from agent.org import Org
 from agent.policy.rule import Severity, Side
 from agent.result import ClientAuth, Failure, Probe, Success
 from agent.state import Snapshot, Standing
 
 INFO_VALUE_LENGTH: Final = 200
 
+
+@dataclass(frozen=True, slots=True)
+class Countdown:
+    """A value that ages: the time until `end` in units of `unit`, negative after it."""
+
+    end: datetime
+    unit: timedelta
+
+    def at(self, now: datetime) -> float:
+        """Return the value as of `now`."""
+        return (self.end - now) / self.unit
+
+
 _Sample = tuple[tuple[str, ...], float]
+_AgingSample = tuple[tuple[str, ...], Countdown]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrgFamily(Family):
-    """A family that is a function of one org's snapshot; `aging` when it is one of `now` too."""
+    """A family that is a function of one org's snapshot; its values may be countdowns."""
 
-    samples: Callable[[Snapshot, datetime], Iterable[_Sample]]
-    aging: bool = False
+    samples: Callable[[Snapshot], Iterable[_Sample | _AgingSample]]
+
+    def labelled(self, org: Org) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of an org's labels, and the values of those that are the operator's.
+
+        `org` and the values of a sample come before these.
+        """
+        names = ("org", *self.labels)
+        if not self.open_labels:
+            return names, ()
+        # Our own labels win: a dashboard joins on them.
+        own = sorted(org.labels.keys() - set(names))
+        return (*names, *own), tuple(_info_value(org.labels[name]) for name in own)
 
     def of(self, snapshot: Snapshot, now: datetime) -> Metric:
         """Return this family with the samples of one org."""
-        names = ("org", *self.labels)
         org = snapshot.org
-        if self.open_labels:
-            # Our own labels win: a dashboard joins on them.
-            own = sorted(org.labels.keys() - set(names))
-            names = (*names, *own)
-            extra = tuple(_info_value(org.labels[name]) for name in own)
-        else:
-            extra = ()
+        names, own = self.labelled(org)
         metric = empty(self, names)
-        for values, value in self.samples(snapshot, now):
-            metric.add_metric((org.name, *values, *extra), value)
+        for values, value in self.samples(snapshot):
+            as_of_now = value.at(now) if isinstance(value, Countdown) else value
+            metric.add_metric((org.name, *values, *own), as_of_now)
         return metric
 
 
@@ -60,10 +80,10 @@ def _family(
     *,
     emitted: str,
     open_labels: bool = False,
-) -> Callable[[Callable[[Snapshot], Iterable[_Sample]]], None]:
+) -> Callable[[Callable[[Snapshot], Iterable[_Sample | _AgingSample]]], None]:
     """Make a family of a function of a snapshot; its docstring is the help."""
 
-    def register(samples: Callable[[Snapshot], Iterable[_Sample]]) -> None:
+    def register(samples: Callable[[Snapshot], Iterable[_Sample | _AgingSample]]) -> None:
         _register(
             OrgFamily(
                 name=name,
@@ -72,28 +92,7 @@ def _family(
                 help=_sentence(samples.__doc__),
                 emitted=emitted,
                 open_labels=open_labels,
-                samples=lambda snapshot, _now: samples(snapshot),
-            )
-        )
-
-    return register
-
-
-def _aging_family(
-    name: str, labels: tuple[str, ...], *, emitted: str
-) -> Callable[[Callable[[Snapshot, datetime], Iterable[_Sample]]], None]:
-    """Make a gauge of a function of a snapshot and of the moment of the scrape."""
-
-    def register(samples: Callable[[Snapshot, datetime], Iterable[_Sample]]) -> None:
-        _register(
-            OrgFamily(
-                name=name,
-                kind=Kind.GAUGE,
-                labels=labels,
-                help=_sentence(samples.__doc__),
-                emitted=emitted,
                 samples=samples,
-                aging=True,
             )
         )
 
@@ -386,21 +385,21 @@ def _first_to_expire(snapshot: Snapshot) -> Iterator[tuple[Side, Certificate]]:
         yield side, min(chain.certificates, key=lambda certificate: certificate.not_after)
 
 
-@_aging_family("sfmtls_certificate_expiry_days", ("side",), emitted=ONCE_SEEN)
-def _certificate_expiry_days(snapshot: Snapshot, now: datetime) -> Iterator[_Sample]:
+@_family("sfmtls_certificate_expiry_days", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
+def _certificate_expiry_days(snapshot: Snapshot) -> Iterator[_AgingSample]:
     """Days until the first certificate of the chain expires, then negative; as of the scrape."""
     for side, certificate in _first_to_expire(snapshot):
-        yield (side,), (certificate.not_after - now) / timedelta(days=1)
+        yield (side,), Countdown(certificate.not_after, timedelta(days=1))
 
 
-@_aging_family("sfmtls_certificate_lifetime_remaining_ratio", ("side",), emitted=ONCE_SEEN)
-def _certificate_lifetime_remaining(snapshot: Snapshot, now: datetime) -> Iterator[_Sample]:
+@_family("sfmtls_certificate_lifetime_remaining_ratio", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
+def _certificate_lifetime_remaining(snapshot: Snapshot) -> Iterator[_AgingSample]:
     """Share of that certificate's life that is left: 1 when new, 0 at expiry, then negative."""
     for side, certificate in _first_to_expire(snapshot):
         lifetime = certificate.not_after - certificate.not_before
         # A certificate that ends before it begins has no lifetime to speak of.
         if lifetime > timedelta(0):
-            yield (side,), (certificate.not_after - now) / lifetime
+            yield (side,), Countdown(certificate.not_after, lifetime)
 
 
 @_family("sfmtls_certificate_observed_timestamp_seconds", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
