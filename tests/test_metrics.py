@@ -1,6 +1,6 @@
 import os
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -360,6 +360,20 @@ def test_an_org_is_rendered_again_only_when_something_changed():
     assert after["us"] is not before["us"]
 
 
+@FORMATS
+def test_what_is_kept_of_the_text_before_is_what_would_be_made_anew(openmetrics):
+    """Whatever changes on the boards of this file, in whatever order, shows at once."""
+    made = board(org())
+    exposed = exposition(made)
+    for make in (*BOARDS, *reversed(BOARDS)):
+        (snapshot,) = make().snapshots()
+        for news in sorted({field.name for field in fields(snapshot)} - {"org", "version"}):
+            made._put(made.get("emea"), **{news: getattr(snapshot, news)})
+
+            own = client_s_own(exposed, made, NOON, openmetrics)
+            assert exposed.render(NOON, openmetrics=openmetrics) == own, news
+
+
 def test_a_removed_org_leaves_text_and_cache_in_both_formats():
     made = board(org(), org("us"))
     exposed = exposition(made)
@@ -710,7 +724,15 @@ def test_two_daemons_do_not_share_their_instruments():
 def test_two_families_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two families named sfmtls_org_info"):
         _register(
-            OrgFamily("sfmtls_org_info", Kind.GAUGE, (), "Again.", "always", samples=lambda *_: ())
+            OrgFamily(
+                "sfmtls_org_info",
+                Kind.GAUGE,
+                (),
+                "Again.",
+                "always",
+                part=lambda snapshot: snapshot,
+                samples=lambda _: (),
+            )
         )
 
 

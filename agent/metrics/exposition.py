@@ -82,9 +82,13 @@ def _lines(family: OrgFamily, snapshot: Snapshot) -> Iterator[tuple[str, float |
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """What one org adds to each family: its lines, or of what ages their beginnings."""
+    """What one org adds to each family: its lines, or of what ages their beginnings.
+
+    `parts` are what each of them was made from.
+    """
 
     version: int
+    parts: tuple[object, ...]
     lines: tuple[bytes, ...]
     aging: Mapping[int, tuple[tuple[bytes, Countdown], ...]]
 
@@ -120,8 +124,12 @@ class Exposition:
         orgs = self._up_to_date(self._board.snapshots())
         agent = (*self.instruments.families(), *board_families(self._board))
         yield _text(agent, openmetrics)
+        aging = {index for org in orgs for index in org.aging}
         for index, header in enumerate(self._headers[openmetrics]):
-            lines = b"".join(_at(org, index, now) for org in orgs)
+            if index in aging:
+                lines = b"".join([_aged(org.aging.get(index, ()), now) for org in orgs])
+            else:
+                lines = b"".join([org.lines[index] for org in orgs])
             if lines:
                 yield header
                 yield lines
@@ -134,7 +142,7 @@ class Exposition:
         for snapshot in snapshots:
             known = before.get(snapshot.org.name)
             if known is None or known.version != snapshot.version:
-                known = _render(snapshot)
+                known = _render(snapshot, known)
             after[snapshot.org.name] = known
         # Never changed once it is here, so that renders in several threads do not disturb each
         # other. Removed orgs leave it.
@@ -142,10 +150,17 @@ class Exposition:
         return list(after.values())
 
 
-def _render(snapshot: Snapshot) -> _Rendered:
+def _render(snapshot: Snapshot, before: _Rendered | None) -> _Rendered:
+    """Return the lines of one org, those of before where what they are made from is the same."""
+    parts = tuple([family.part(snapshot) for family in ORG_FAMILIES])
     lines: list[bytes] = []
     aging: dict[int, tuple[tuple[bytes, Countdown], ...]] = {}
-    for index, family in enumerate(ORG_FAMILIES):
+    for index, (family, part) in enumerate(zip(ORG_FAMILIES, parts, strict=True)):
+        if before is not None and part == before.parts[index]:
+            lines.append(before.lines[index])
+            if index in before.aging:
+                aging[index] = before.aging[index]
+            continue
         now: list[str] = []
         later: list[tuple[bytes, Countdown]] = []
         for beginning, value in _lines(family, snapshot):
@@ -156,11 +171,8 @@ def _render(snapshot: Snapshot) -> _Rendered:
         lines.append("".join(now).encode())
         if later:
             aging[index] = tuple(later)
-    return _Rendered(snapshot.version, tuple(lines), aging)
+    return _Rendered(snapshot.version, parts, tuple(lines), aging)
 
 
-def _at(org: _Rendered, index: int, now: datetime) -> bytes:
-    aging = org.aging.get(index)
-    if aging is None:
-        return org.lines[index]
-    return b"".join([b"%s%s\n" % (line, _number(end.at(now)).encode()) for line, end in aging])
+def _aged(lines: Iterable[tuple[bytes, Countdown]], now: datetime) -> bytes:
+    return b"".join([b"%s%s\n" % (line, _number(end.at(now)).encode()) for line, end in lines])

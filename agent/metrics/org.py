@@ -6,21 +6,23 @@ a family: one function here. Nothing here reads a clock: what ages yields a Coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client.core import Metric
 
 from agent.certificate import Certificate
 from agent.chain import role
 from agent.login import METHODS
+from agent.maintenance import Window
 from agent.metrics.family import ALWAYS, FROM_ZERO, Family, Kind, empty
 from agent.org import Org
-from agent.policy.rule import Severity, Side
-from agent.result import ClientAuth, Failure, Probe, Success
-from agent.state import Snapshot, Standing
+from agent.policy import Suppressed
+from agent.policy.rule import Severity, Side, Violation
+from agent.result import ApiUsage, ClientAuth, Failure, Probe, Stage, Success, probes_of
+from agent.state import ProbeStatus, SeenChain, Snapshot, Standing
 
 INFO_VALUE_LENGTH: Final = 200
 
@@ -43,8 +45,13 @@ _AgingSample = tuple[tuple[str, ...], Countdown]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrgFamily(Family):
-    """A family that is a function of one org's snapshot; its values may be countdowns."""
+    """A family of one org; its values may be countdowns.
 
+    `part` is all of the snapshot that its samples are a function of: where that is as it was, so
+    are they.
+    """
+
+    part: Callable[[Snapshot], object]
     samples: Callable[[Snapshot], Iterable[_Sample | _AgingSample]]
 
     def labelled(self, org: Org) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -70,7 +77,9 @@ class OrgFamily(Family):
         return metric
 
 
+_Probes = Mapping[Probe, ProbeStatus]
 _REGISTERED: Final[list[OrgFamily]] = []
+_Part = TypeVar("_Part")
 
 
 def _family(
@@ -78,12 +87,13 @@ def _family(
     kind: Kind,
     labels: tuple[str, ...],
     *,
+    of: Callable[[Snapshot], _Part],
     emitted: str,
     open_labels: bool = False,
-) -> Callable[[Callable[[Snapshot], Iterable[_Sample | _AgingSample]]], None]:
-    """Make a family of a function of a snapshot; its docstring is the help."""
+) -> Callable[[Callable[[_Part], Iterable[_Sample | _AgingSample]]], None]:
+    """Make a family of a function of a part of a snapshot; its docstring is the help."""
 
-    def register(samples: Callable[[Snapshot], Iterable[_Sample | _AgingSample]]) -> None:
+    def register(samples: Callable[[_Part], Iterable[_Sample | _AgingSample]]) -> None:
         _register(
             OrgFamily(
                 name=name,
@@ -92,7 +102,8 @@ def _family(
                 help=_sentence(samples.__doc__),
                 emitted=emitted,
                 open_labels=open_labels,
-                samples=samples,
+                part=of,
+                samples=lambda snapshot: samples(of(snapshot)),
             )
         )
 
@@ -129,12 +140,12 @@ ONCE_RUN: Final = "once the probe has run"
     "sfmtls_org_info",
     Kind.GAUGE,
     ("host", "port", "api_version", "login_method"),
+    of=lambda s: s.org,
     emitted=ALWAYS,
     open_labels=True,
 )
-def _org_info(snapshot: Snapshot) -> Iterator[_Sample]:
+def _org_info(org: Org) -> Iterator[_Sample]:
     """Facts of the org's configuration and the operator's own labels; to be joined on `org`."""
-    org = snapshot.org
     login_method = "none" if org.login is None else METHODS[type(org.login)].name
     endpoint = org.endpoint
     values = (endpoint.host, str(endpoint.port), org.api_version, login_method)
@@ -148,11 +159,12 @@ def _org_info(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_success",
     Kind.GAUGE,
     ("probe",),
+    of=lambda s: s.probes,
     emitted="unless the last run was undetermined or there was none",
 )
-def _probe_success(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_success(probes: _Probes) -> Iterator[_Sample]:
     """Whether the last run of the probe succeeded (1) or failed (0)."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         if isinstance(status.last, Success | Failure):
             yield (probe,), status.standing is Standing.SUCCESS
 
@@ -161,11 +173,12 @@ def _probe_success(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_attempts_total",
     Kind.COUNTER,
     ("probe",),
+    of=lambda s: s.probes,
     emitted="for each configured probe, from 0",
 )
-def _probe_attempts(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_attempts(probes: _Probes) -> Iterator[_Sample]:
     """How often the probe ran, whatever came of it."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         yield (probe,), status.attempts
 
 
@@ -173,11 +186,12 @@ def _probe_attempts(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_failures_total",
     Kind.COUNTER,
     ("probe",),
+    of=lambda s: s.probes,
     emitted="for each configured probe, from 0",
 )
-def _probe_failures(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_failures(probes: _Probes) -> Iterator[_Sample]:
     """How often the probe failed; an undetermined run is no failure."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         yield (probe,), status.failures
 
 
@@ -185,11 +199,12 @@ def _probe_failures(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_failures_by_reason_total",
     Kind.COUNTER,
     ("probe", "reason"),
+    of=lambda s: s.probes,
     emitted="from the first failure for this reason on",
 )
-def _probe_failures_by_reason(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_failures_by_reason(probes: _Probes) -> Iterator[_Sample]:
     """How often the probe failed for this reason; `sfmtls-agent reasons` explains each."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         for reason, count in status.failures_by_reason.items():
             yield (probe, reason.value), count
 
@@ -198,11 +213,12 @@ def _probe_failures_by_reason(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_failing",
     Kind.GAUGE,
     ("probe", "reason"),
+    of=lambda s: s.probes,
     emitted="only while the last run of the probe is a failure",
 )
-def _probe_failing(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_failing(probes: _Probes) -> Iterator[_Sample]:
     """1 for the reason for which the probe fails now; `sfmtls-agent reasons` explains each."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         if isinstance(status.last, Failure):
             yield (probe, status.last.reason.value), 1
 
@@ -211,11 +227,12 @@ def _probe_failing(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_cause",
     Kind.GAUGE,
     ("probe", "cause", "confidence"),
+    of=lambda s: s.probes,
     emitted="only while the last run of the probe is a failure whose cause can be told",
 )
-def _probe_cause(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_cause(probes: _Probes) -> Iterator[_Sample]:
     """1 for the likeliest cause for which the probe fails now; docs/causes.md explains each."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         if status.cause is not None:
             yield (probe, status.cause.name, status.cause.confidence), 1
 
@@ -224,19 +241,26 @@ def _probe_cause(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_skipped_total",
     Kind.COUNTER,
     ("probe", "cause"),
+    of=lambda s: s.probes,
     emitted="from the first skipped run for this cause on",
 )
-def _probe_skipped(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_skipped(probes: _Probes) -> Iterator[_Sample]:
     """How often the probe did not run although it is configured."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         for cause, count in status.skipped.items():
             yield (probe, cause), count
 
 
-@_family("sfmtls_probe_last_run_timestamp_seconds", Kind.GAUGE, ("probe",), emitted=ONCE_RUN)
-def _probe_last_run(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family(
+    "sfmtls_probe_last_run_timestamp_seconds",
+    Kind.GAUGE,
+    ("probe",),
+    of=lambda s: s.probes,
+    emitted=ONCE_RUN,
+)
+def _probe_last_run(probes: _Probes) -> Iterator[_Sample]:
     """When the cycle of the probe's last run began, in Unix time."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         if status.last_run is not None:
             yield (probe,), status.last_run.timestamp()
 
@@ -245,21 +269,25 @@ def _probe_last_run(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_probe_last_success_timestamp_seconds",
     Kind.GAUGE,
     ("probe",),
+    of=lambda s: s.probes,
     emitted="once the probe has succeeded",
 )
-def _probe_last_success(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_last_success(probes: _Probes) -> Iterator[_Sample]:
     """When the cycle of the probe's last successful run began, in Unix time."""
-    for probe, status in snapshot.probes.items():
+    for probe, status in probes.items():
         if status.last_success is not None:
             yield (probe,), status.last_success.timestamp()
 
 
 @_family(
-    "sfmtls_probe_interval_seconds", Kind.GAUGE, ("probe",), emitted="for each configured probe"
+    "sfmtls_probe_interval_seconds",
+    Kind.GAUGE,
+    ("probe",),
+    of=lambda s: s.org,
+    emitted="for each configured probe",
 )
-def _probe_interval(snapshot: Snapshot) -> Iterator[_Sample]:
+def _probe_interval(org: Org) -> Iterator[_Sample]:
     """How often the probe is meant to run; alert when the last run is older than three of these."""
-    org = snapshot.org
     intervals = {
         Probe.HANDSHAKE: org.interval,
         Probe.LOGIN: org.login_interval,
@@ -267,7 +295,7 @@ def _probe_interval(snapshot: Snapshot) -> Iterator[_Sample]:
         Probe.REFUSAL: org.refusal_interval,
         Probe.ENFORCEMENT: org.enforcement.interval if org.enforcement else None,
     }
-    for probe in snapshot.probes:
+    for probe in probes_of(org):
         interval = intervals[probe]
         if interval is not None:
             yield (probe,), interval
@@ -277,11 +305,12 @@ def _probe_interval(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_stage_duration_seconds",
     Kind.GAUGE,
     ("stage",),
+    of=lambda s: s.stages,
     emitted="for each stage that began in the last cycle; login and session keep their last run",
 )
-def _stage_duration(snapshot: Snapshot) -> Iterator[_Sample]:
+def _stage_duration(stages: Mapping[Stage, float]) -> Iterator[_Sample]:
     """How long the stage took when it ran last, the failing stage included."""
-    for stage, seconds in snapshot.stages.items():
+    for stage, seconds in stages.items():
         yield (stage,), seconds
 
 
@@ -292,25 +321,28 @@ def _stage_duration(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_client_auth",
     Kind.GAUGE,
     ("state",),
+    of=lambda s: s.client_auth,
     emitted="all states once a cycle has run; exactly one is 1",
 )
-def _client_auth(snapshot: Snapshot) -> Iterator[_Sample]:
+def _client_auth(verdict: ClientAuth | None) -> Iterator[_Sample]:
     """Verdict of the server on our certificate in the last cycle."""
-    if snapshot.client_auth is not None:
+    if verdict is not None:
         for state in ClientAuth:
-            yield (state,), state is snapshot.client_auth
+            yield (state,), state is verdict
 
 
 @_family(
     "sfmtls_tls_info",
     Kind.GAUGE,
     ("version", "cipher_suite"),
+    of=lambda s: (s.tls_version, s.cipher_suite),
     emitted="once a handshake got as far as that",
 )
-def _tls_info(snapshot: Snapshot) -> Iterator[_Sample]:
+def _tls_info(negotiated: tuple[str | None, str | None]) -> Iterator[_Sample]:
     """TLS version and cipher suite of the last handshake that negotiated them."""
-    if snapshot.tls_version is not None:
-        values = (snapshot.tls_version, snapshot.cipher_suite or "")
+    version, cipher_suite = negotiated
+    if version is not None:
+        values = (version, cipher_suite or "")
         yield tuple(_info_value(value) for value in values), 1
 
 
@@ -318,12 +350,13 @@ def _tls_info(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_tls_alert_info",
     Kind.GAUGE,
     ("alert",),
+    of=lambda s: s.alert,
     emitted="only while the handshake probe fails with an alert",
 )
-def _tls_alert_info(snapshot: Snapshot) -> Iterator[_Sample]:
+def _tls_alert_info(alert: str | None) -> Iterator[_Sample]:
     """TLS alert that the server sent in the last cycle, under its name in RFC 8446."""
-    if snapshot.alert is not None:
-        yield (_info_value(snapshot.alert),), 1
+    if alert is not None:
+        yield (_info_value(alert),), 1
 
 
 # --- one org: certificates, as they were seen last
@@ -331,9 +364,17 @@ def _tls_alert_info(snapshot: Snapshot) -> Iterator[_Sample]:
 ONCE_SEEN: Final = "once a chain of this side was seen, until the org or the certificate is gone"
 
 
-def _certificates(snapshot: Snapshot) -> Iterator[tuple[Side, int, Certificate]]:
-    for side, chain in snapshot.chains.items():
-        for position, certificate in enumerate(chain.certificates):
+# Without the moments, which change with every cycle.
+_Chains = tuple[tuple[Side, tuple[Certificate, ...]], ...]
+
+
+def _chains(snapshot: Snapshot) -> _Chains:
+    return tuple((side, chain.certificates) for side, chain in snapshot.chains.items())
+
+
+def _certificates(chains: _Chains) -> Iterator[tuple[Side, int, Certificate]]:
+    for side, chain in chains:
+        for position, certificate in enumerate(chain):
             yield side, position, certificate
 
 
@@ -341,11 +382,12 @@ def _certificates(snapshot: Snapshot) -> Iterator[tuple[Side, int, Certificate]]
     "sfmtls_certificate_not_before_timestamp_seconds",
     Kind.GAUGE,
     ("side", "position"),
+    of=_chains,
     emitted=ONCE_SEEN,
 )
-def _certificate_not_before(snapshot: Snapshot) -> Iterator[_Sample]:
+def _certificate_not_before(chains: _Chains) -> Iterator[_Sample]:
     """When the certificate begins to be valid, in Unix time; position 0 is the leaf."""
-    for side, position, certificate in _certificates(snapshot):
+    for side, position, certificate in _certificates(chains):
         yield (side, str(position)), certificate.not_before.timestamp()
 
 
@@ -353,11 +395,12 @@ def _certificate_not_before(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_certificate_not_after_timestamp_seconds",
     Kind.GAUGE,
     ("side", "position"),
+    of=_chains,
     emitted=ONCE_SEEN,
 )
-def _certificate_not_after(snapshot: Snapshot) -> Iterator[_Sample]:
+def _certificate_not_after(chains: _Chains) -> Iterator[_Sample]:
     """When the certificate expires, in Unix time; position 0 is the leaf."""
-    for side, position, certificate in _certificates(snapshot):
+    for side, position, certificate in _certificates(chains):
         yield (side, str(position)), certificate.not_after.timestamp()
 
 
@@ -365,11 +408,12 @@ def _certificate_not_after(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_certificate_info",
     Kind.GAUGE,
     ("side", "position", "role", "subject", "issuer", "serial_number", "fingerprint_sha256"),
+    of=_chains,
     emitted=ONCE_SEEN,
 )
-def _certificate_info(snapshot: Snapshot) -> Iterator[_Sample]:
+def _certificate_info(chains: _Chains) -> Iterator[_Sample]:
     """Whose certificate it is and how to find it elsewhere; to be joined on side and position."""
-    for side, position, certificate in _certificates(snapshot):
+    for side, position, certificate in _certificates(chains):
         texts = (
             certificate.subject,
             certificate.issuer,
@@ -380,32 +424,44 @@ def _certificate_info(snapshot: Snapshot) -> Iterator[_Sample]:
         yield (side, str(position), role(position, certificate), *named), 1
 
 
-def _first_to_expire(snapshot: Snapshot) -> Iterator[tuple[Side, Certificate]]:
-    for side, chain in snapshot.chains.items():
-        yield side, min(chain.certificates, key=lambda certificate: certificate.not_after)
+def _first_to_expire(chains: _Chains) -> Iterator[tuple[Side, Certificate]]:
+    for side, chain in chains:
+        yield side, min(chain, key=lambda certificate: certificate.not_after)
 
 
-@_family("sfmtls_certificate_expiry_days", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
-def _certificate_expiry_days(snapshot: Snapshot) -> Iterator[_AgingSample]:
+@_family("sfmtls_certificate_expiry_days", Kind.GAUGE, ("side",), of=_chains, emitted=ONCE_SEEN)
+def _certificate_expiry_days(chains: _Chains) -> Iterator[_AgingSample]:
     """Days until the first certificate of the chain expires, then negative; as of the scrape."""
-    for side, certificate in _first_to_expire(snapshot):
+    for side, certificate in _first_to_expire(chains):
         yield (side,), Countdown(certificate.not_after, timedelta(days=1))
 
 
-@_family("sfmtls_certificate_lifetime_remaining_ratio", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
-def _certificate_lifetime_remaining(snapshot: Snapshot) -> Iterator[_AgingSample]:
+@_family(
+    "sfmtls_certificate_lifetime_remaining_ratio",
+    Kind.GAUGE,
+    ("side",),
+    of=_chains,
+    emitted=ONCE_SEEN,
+)
+def _certificate_lifetime_remaining(chains: _Chains) -> Iterator[_AgingSample]:
     """Share of that certificate's life that is left: 1 when new, 0 at expiry, then negative."""
-    for side, certificate in _first_to_expire(snapshot):
+    for side, certificate in _first_to_expire(chains):
         lifetime = certificate.not_after - certificate.not_before
         # A certificate that ends before it begins has no lifetime to speak of.
         if lifetime > timedelta(0):
             yield (side,), Countdown(certificate.not_after, lifetime)
 
 
-@_family("sfmtls_certificate_observed_timestamp_seconds", Kind.GAUGE, ("side",), emitted=ONCE_SEEN)
-def _certificate_observed(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family(
+    "sfmtls_certificate_observed_timestamp_seconds",
+    Kind.GAUGE,
+    ("side",),
+    of=lambda s: s.chains,
+    emitted=ONCE_SEEN,
+)
+def _certificate_observed(chains: Mapping[Side, SeenChain]) -> Iterator[_Sample]:
     """When the cycle began that saw this chain last, in Unix time."""
-    for side, chain in snapshot.chains.items():
+    for side, chain in chains.items():
         yield (side,), chain.observed_at.timestamp()
 
 
@@ -416,31 +472,39 @@ def _certificate_observed(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_policy_violation",
     Kind.GAUGE,
     ("rule", "severity", "side"),
+    of=lambda s: s.violations,
     emitted="only while the rule is violated",
 )
-def _policy_violation(snapshot: Snapshot) -> Iterator[_Sample]:
+def _policy_violation(violations: Sequence[Violation]) -> Iterator[_Sample]:
     """1 for each rule that is violated now; side is empty when it is about the org."""
     # One series even when the rule is violated at several positions of the chain.
-    for found in dict.fromkeys((v.rule, v.severity, v.side) for v in snapshot.violations):
+    for found in dict.fromkeys((v.rule, v.severity, v.side) for v in violations):
         yield found, 1
 
 
-@_family("sfmtls_policy_violations", Kind.GAUGE, ("severity",), emitted="always, for each severity")
-def _policy_violations(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family(
+    "sfmtls_policy_violations",
+    Kind.GAUGE,
+    ("severity",),
+    of=lambda s: s.violations,
+    emitted="always, for each severity",
+)
+def _policy_violations(violations: Sequence[Violation]) -> Iterator[_Sample]:
     """How many violations were found, each certificate counted."""
     for severity in Severity:
-        yield (severity,), sum(found.severity == severity for found in snapshot.violations)
+        yield (severity,), sum(found.severity == severity for found in violations)
 
 
 @_family(
     "sfmtls_policy_suppressed",
     Kind.GAUGE,
     ("rule", "severity", "side"),
+    of=lambda s: s.suppressed,
     emitted="only while the rule is violated and that is suppressed",
 )
-def _policy_suppressed(snapshot: Snapshot) -> Iterator[_Sample]:
+def _policy_suppressed(suppressed: Sequence[Suppressed]) -> Iterator[_Sample]:
     """1 for each rule that is violated now, as the configuration says it may; side as above."""
-    found = (suppressed.violation for suppressed in snapshot.suppressed)
+    found = (suppressed.violation for suppressed in suppressed)
     for labels in dict.fromkeys((v.rule, v.severity, v.side) for v in found):
         yield labels, 1
 
@@ -449,11 +513,12 @@ def _policy_suppressed(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_policy_not_evaluated",
     Kind.GAUGE,
     ("rule",),
+    of=lambda s: s.not_evaluated,
     emitted="only while the rule lacks its evidence",
 )
-def _policy_not_evaluated(snapshot: Snapshot) -> Iterator[_Sample]:
+def _policy_not_evaluated(rules: Sequence[str]) -> Iterator[_Sample]:
     """1 for each rule that could not be judged in the last cycle."""
-    for rule in dict.fromkeys(snapshot.not_evaluated):
+    for rule in dict.fromkeys(rules):
         yield (rule,), 1
 
 
@@ -461,64 +526,99 @@ def _policy_not_evaluated(snapshot: Snapshot) -> Iterator[_Sample]:
     "sfmtls_deadline_timestamp_seconds",
     Kind.GAUGE,
     ("deadline",),
+    of=lambda s: s.deadlines,
     emitted="for each deadline that concerns the org",
 )
-def _deadline(snapshot: Snapshot) -> Iterator[_Sample]:
+def _deadline(deadlines: Mapping[str, datetime]) -> Iterator[_Sample]:
     """When something that this org relies on is announced to end, in Unix time."""
-    for deadline, moment in snapshot.deadlines.items():
+    for deadline, moment in deadlines.items():
         yield (deadline,), moment.timestamp()
 
 
 # --- one org: logins and what they tell
 
 
-@_family("sfmtls_login_breaker_open", Kind.GAUGE, (), emitted="for an org with login")
-def _login_breaker_open(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family(
+    "sfmtls_login_breaker_open",
+    Kind.GAUGE,
+    (),
+    of=lambda s: s.breaker_open,
+    emitted="for an org with login",
+)
+def _login_breaker_open(is_open: bool | None) -> Iterator[_Sample]:  # noqa: FBT001 - a state
     """Whether logins are stopped, lest they lock the user out."""
-    if snapshot.breaker_open is not None:
-        yield (), snapshot.breaker_open
-
-
-@_family("sfmtls_login_budget_remaining", Kind.GAUGE, (), emitted="for an org with login")
-def _login_budget_remaining(snapshot: Snapshot) -> Iterator[_Sample]:
-    """Logins left for this user in the current hour."""
-    if snapshot.budget_remaining is not None:
-        yield (), snapshot.budget_remaining
-
-
-@_family("sfmtls_api_requests_used", Kind.GAUGE, (), emitted="once a session call has told it")
-def _api_requests_used(snapshot: Snapshot) -> Iterator[_Sample]:
-    """Count of API requests that the org has used in its window, from LimitInfoHeader."""
-    if snapshot.api_usage is not None:
-        yield (), snapshot.api_usage.used
-
-
-@_family("sfmtls_api_requests_limit", Kind.GAUGE, (), emitted="once a session call has told it")
-def _api_requests_limit(snapshot: Snapshot) -> Iterator[_Sample]:
-    """Count of API requests that the org may use in its window, from LimitInfoHeader."""
-    if snapshot.api_usage is not None:
-        yield (), snapshot.api_usage.limit
+    if is_open is not None:
+        yield (), is_open
 
 
 @_family(
-    "sfmtls_clock_skew_seconds", Kind.GAUGE, (), emitted="once an answer carried a Date header"
+    "sfmtls_login_budget_remaining",
+    Kind.GAUGE,
+    (),
+    of=lambda s: s.budget_remaining,
+    emitted="for an org with login",
 )
-def _clock_skew(snapshot: Snapshot) -> Iterator[_Sample]:
+def _login_budget_remaining(remaining: int | None) -> Iterator[_Sample]:
+    """Logins left for this user in the current hour."""
+    if remaining is not None:
+        yield (), remaining
+
+
+@_family(
+    "sfmtls_api_requests_used",
+    Kind.GAUGE,
+    (),
+    of=lambda s: s.api_usage,
+    emitted="once a session call has told it",
+)
+def _api_requests_used(usage: ApiUsage | None) -> Iterator[_Sample]:
+    """Count of API requests that the org has used in its window, from LimitInfoHeader."""
+    if usage is not None:
+        yield (), usage.used
+
+
+@_family(
+    "sfmtls_api_requests_limit",
+    Kind.GAUGE,
+    (),
+    of=lambda s: s.api_usage,
+    emitted="once a session call has told it",
+)
+def _api_requests_limit(usage: ApiUsage | None) -> Iterator[_Sample]:
+    """Count of API requests that the org may use in its window, from LimitInfoHeader."""
+    if usage is not None:
+        yield (), usage.limit
+
+
+@_family(
+    "sfmtls_clock_skew_seconds",
+    Kind.GAUGE,
+    (),
+    of=lambda s: s.clock_skew,
+    emitted="once an answer carried a Date header",
+)
+def _clock_skew(skew: float | None) -> Iterator[_Sample]:
     """Their clock minus ours, from the Date header, which counts whole seconds."""
-    if snapshot.clock_skew is not None:
-        yield (), snapshot.clock_skew
+    if skew is not None:
+        yield (), skew
 
 
-@_family("sfmtls_maintenance", Kind.GAUGE, (), emitted=ALWAYS)
-def _maintenance(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family("sfmtls_maintenance", Kind.GAUGE, (), of=lambda s: s.maintenance, emitted=ALWAYS)
+def _maintenance(window: Window | None) -> Iterator[_Sample]:
     """Whether the org is in planned maintenance, in which nobody logs in."""
-    yield (), snapshot.maintenance is not None
+    yield (), window is not None
 
 
-@_family("sfmtls_identity_reload_failures_total", Kind.COUNTER, (), emitted=FROM_ZERO)
-def _identity_reload_failures(snapshot: Snapshot) -> Iterator[_Sample]:
+@_family(
+    "sfmtls_identity_reload_failures_total",
+    Kind.COUNTER,
+    (),
+    of=lambda s: s.identity_reload_failures,
+    emitted=FROM_ZERO,
+)
+def _identity_reload_failures(failures: int) -> Iterator[_Sample]:
     """How often a changed certificate, key or trust file could not be used; the old one stays."""
-    yield (), snapshot.identity_reload_failures
+    yield (), failures
 
 
 ORG_FAMILIES: Final[tuple[OrgFamily, ...]] = tuple(_REGISTERED)
