@@ -12,7 +12,6 @@ import hashlib
 import re
 import secrets
 import ssl
-import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -290,14 +289,16 @@ def _blocks(content: bytes, source: FromFile | FromCredential) -> list[_Block]:
     blocks: list[_Block] = []
     label: str | None = None
     lines: list[bytes] = []
-    for raw in re.split(rb"\r\n|\r|\n", content):
+    for raw in content.splitlines():
         line = raw.strip()
         number = len(blocks) + 1
-        if begin := _BEGIN.fullmatch(line):
+        # Most lines are of the content, and for them this is quicker than to match them twice.
+        mark = line if line.startswith(b"-----") else b""
+        if begin := _BEGIN.fullmatch(mark):
             if label is not None:
                 _unreadable(_no_end(source, number, label))
             label, lines = begin[1].decode("ascii"), []
-        elif end := _END.fullmatch(line):
+        elif end := _END.fullmatch(mark):
             if label is None or end[1].decode("ascii") != label:
                 _unreadable(f"{source}: PEM block {number} ends as something that did not begin")
             blocks.append(_Block(number, label, tuple(lines)))
@@ -411,10 +412,11 @@ def _key_pem(block: _Block, source: FromFile | FromCredential) -> Secret:
     headers = [line for line in block.lines if b":" in line]
     body = b"".join(line for line in block.lines if b":" not in line)
     try:
-        wrapped = textwrap.wrap(body.decode("ascii"), 64)
+        text = body.decode("ascii")
         head = [line.decode("ascii") for line in headers]
     except UnicodeDecodeError:
         _unreadable(f"{source}: PEM block {block.number} (private key) is not base64")
+    wrapped = [text[start : start + 64] for start in range(0, len(text), 64)]
     lines = [f"-----BEGIN {block.label}-----", *head, *([""] if head else []), *wrapped]
     return Secret("\n".join([*lines, f"-----END {block.label}-----", ""]))
 

@@ -191,18 +191,27 @@ class Evidence:
     profile: str = "salesforce"
     thresholds: Thresholds = field(default_factory=Thresholds)
     suppressions: tuple[Suppression, ...] = ()
+    # Made when a rule first asks: most rules do, and to find it by the chain costs more than they.
+    _client: ChainAnalysis | None = field(default=None, init=False, repr=False, compare=False)
+    _server: ChainAnalysis | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def client(self) -> ChainAnalysis:
         """The client's chain, taken apart; ask only when `client_chain` was seen."""
-        key = self.private_key
-        leaf_key = key.subject_public_key_info_sha256 if key else None
-        return analyse(self.client_chain or (), self.anchors, leaf_key)
+        if (known := self._client) is None:
+            key = self.private_key
+            leaf_key = key.subject_public_key_info_sha256 if key else None
+            known = analyse(self.client_chain or (), self.anchors, leaf_key)
+            object.__setattr__(self, "_client", known)
+        return known
 
     @property
     def server(self) -> ChainAnalysis:
         """The server's chain, taken apart; ask only when `server_chain` was seen."""
-        return analyse(self.server_chain or (), self.anchors)
+        if (known := self._server) is None:
+            known = analyse(self.server_chain or (), self.anchors)
+            object.__setattr__(self, "_server", known)
+        return known
 
     def sides(self) -> Iterator[tuple[Side, ChainAnalysis]]:
         """Yield each side whose chain was seen."""
