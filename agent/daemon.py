@@ -302,8 +302,8 @@ class Daemon:
         plan = changes({name: runner.org for name, runner in self._runners.items()}, wanted)
         # All are made before the first is used, so that a bug in making one changes nothing.
         fresh = [
-            OrgRunner(org, self._services, self._runners.get(org.name))
-            async for org in _in_turns((*plan.added, *plan.changed))
+            OrgRunner(org, self._services, self._runners.get(org.name), ahead)
+            async for ahead, org in _in_turns(enumerate((*plan.added, *plan.changed)))
         ]
         async for name in _in_turns(plan.removed):
             self._schedule.remove(name)

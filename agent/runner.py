@@ -59,6 +59,9 @@ class Services:
 
 # How far the clocks may drift apart between two cycles without putting off what is due.
 _TOLERANCE_SECONDS: Final = 1.0
+# Of a fleet that starts, so many orgs a second get to these for the first time: not all of them in
+# the first minute, which would be a storm of logins and keep the handshakes waiting.
+_FIRSTS_A_SECOND: Final = {Probe.LOGIN: 40.0, Probe.REFUSAL: 10.0, Probe.ENFORCEMENT: 10.0}
 # What was due but never came to its turn stays due: after an outage, or maintenance, the login is
 # tried in the first cycle that finds the door open.
 _STILL_DUE: Final = frozenset(
@@ -70,10 +73,13 @@ class OrgRunner:
     """Runs the cycles of one org, one at a time.
 
     `before` is the runner of the same org as it was configured until now: what it knows stays
-    known, so that a reload neither forgets a good pair nor logs in once more.
+    known, so that a reload neither forgets a good pair nor logs in once more. `ahead` is how many
+    orgs are made together with this one and before it: its first login may have to wait for theirs.
     """
 
-    def __init__(self, org: Org, services: Services, before: OrgRunner | None = None) -> None:
+    def __init__(
+        self, org: Org, services: Services, before: OrgRunner | None = None, ahead: int = 0
+    ) -> None:
         self.org = org
         self._services = services
         self._gate = services.gatekeeper.gate(org)
@@ -83,12 +89,14 @@ class OrgRunner:
             self.judge = Judge(org, services.tables, anchors_of(TrustAnchors()))
             self.keyring = Keyring(org, services.environ, services.bare)
             self.tried: dict[Probe, float] = {}
+            self.firsts = _firsts(services.clock(), ahead, org.interval)
             self.revocable: tuple[Pair, ...] = ()
         else:
             self.judge = before.judge.succeeded_by(org)
             self.keyring = before.keyring.succeeded_by(org)
             # The same one: a cycle of the old runner may be under way.
             self.tried = before.tried
+            self.firsts = before.firsts
             self.revocable = before.revocable
         self._log = structlog.get_logger(__name__).bind(org=org.name)
 
@@ -297,7 +305,7 @@ class OrgRunner:
     def _is_due(self, probe: Probe, interval: float, clock: float) -> bool:
         tried = self.tried.get(probe)
         if tried is None:
-            return True
+            return clock >= self.firsts.get(probe, clock)
         # What is due between two cycles is done in the later one: never more often than asked.
         own = self.org.interval
         whole = math.ceil(interval / own) * own
@@ -327,3 +335,13 @@ class OrgRunner:
             **({"address": result.address} if result.address else {}),
             **({"lasted": str(transition.lasted)} if transition.lasted else {}),
         )
+
+
+def _firsts(now: float, ahead: int, interval: float) -> Mapping[Probe, float]:
+    """Return from when on each probe may run for the first time.
+
+    The first cycles are spread over an interval by themselves, so that only those wait for whom
+    that is not long enough.
+    """
+    waits = {probe: ahead / rate - interval for probe, rate in _FIRSTS_A_SECOND.items()}
+    return {probe: now + wait for probe, wait in waits.items() if wait > 0}

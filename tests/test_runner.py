@@ -24,11 +24,12 @@ from cryptography.x509.oid import NameOID
 from making import hierarchy, world
 from revoking import crl, permit_all, points
 
+from agent import keyring as keyrings
 from agent import once
 from agent.component import Component
 from agent.config import AgentSettings, Settings, WebSettings
 from agent.gate import Gatekeeper, Hold
-from agent.identity import read
+from agent.identity import Rotation, read
 from agent.judge import Judge, Verdict
 from agent.keyring import BareContexts, Keyring, Presented
 from agent.leaves import Leaves
@@ -120,11 +121,11 @@ class Place:
         )
         self.file.write_bytes(certificate.public_bytes(pem) + private)
 
-    def runner(self, org=None, before=None):
+    def runner(self, org=None, before=None, ahead=0):
         org = org or self.org
         if self.board.get(org.name) is None:
             self.board.add(org)
-        return OrgRunner(org, self.services, before)
+        return OrgRunner(org, self.services, before, ahead)
 
     def keyring(self, **changes):
         return Keyring(dataclasses.replace(self.org, **changes), os.environ, BareContexts())
@@ -268,6 +269,78 @@ async def test_orgs_that_verify_alike_share_the_context_that_presents_nothing(pl
         if len(shared._made) > 1:
             await asyncio.sleep(0.005)
     assert len(shared._made) == 1, "what nobody uses is forgotten"
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Let a file's status stand for its content at once, and count how often files are read."""
+    monkeypatch.setattr(keyrings, "_SETTLED_NS", -(10**18))
+    read = []
+    actual = Rotation.refresh
+    monkeypatch.setattr(Rotation, "refresh", lambda *args: read.append(args) or actual(*args))
+    return read
+
+
+async def test_files_that_did_not_change_are_not_read_again(place, settled):
+    keyring = place.keyring()
+    first = await keyring.look()
+    for _ in range(3):
+        again = await keyring.look()
+
+    assert len(settled) == 1
+    assert again.presented is first.presented
+    assert again.files is first.files
+
+
+async def test_files_that_have_just_changed_are_read_again(place):
+    keyring = place.keyring()
+    await keyring.look()
+
+    assert keyring._settled is None, "their times may be too coarse to tell of another change"
+
+
+@pytest.mark.usefixtures("settled")
+async def test_a_settled_file_that_changes_in_any_way_is_read_again(place):
+    listed = place.folder / "accepted.pem"
+    listed.write_bytes(place.root.read_bytes())
+    policy = Policy(accepted_roots=str(listed))
+    keyring = place.keyring(policy=policy)
+    first = await keyring.look()
+
+    place.file.chmod(0o640)
+    mode = (await keyring.look()).files.key.mode
+    place.deploy_good()
+    renewed = (await keyring.look()).renewed
+    old = place.file.read_bytes()
+    os.utime(place.file, (0, 0))
+    other = place.folder / "other.pem"
+    place.deploy_good()
+    place.file.rename(other)
+    place.file.symlink_to(other)
+    swapped = (await keyring.look()).renewed
+    other.write_bytes(old)
+    back = (await keyring.look()).renewed
+    listed.write_bytes(b"")
+    emptied = (await keyring.look()).files.lists
+    place.file.unlink()
+    gone = await keyring.look()
+
+    assert mode == 0o640
+    assert (renewed, swapped, back) == (True, True, True)
+    assert emptied.accepted_roots != first.files.lists.accepted_roots
+    assert gone.refused is not None
+    assert not isinstance(gone.presented, Failure)
+
+
+async def test_what_cannot_be_used_is_tried_again_although_no_file_changed(place, settled):
+    keyring = place.keyring()
+    await keyring.look()
+    place.deploy_weak()
+    await keyring.look()
+    before = len(settled)
+    await keyring.look()
+
+    assert len(settled) == before + 1
 
 
 async def test_a_changed_mode_of_the_key_file_is_seen_in_the_next_cycle_and_its_end_too(place):
@@ -586,6 +659,37 @@ def test_a_login_is_due_in_the_first_cycle_that_is_not_too_early(
             runner.tried[Probe.LOGIN] = clock
 
     assert {after - before for before, after in itertools.pairwise(logins)} == {every}
+
+
+def test_of_a_small_fleet_every_org_does_everything_in_its_first_cycle(place):
+    last = place.runner(dataclasses.replace(place.org, refusal_interval=3600.0), ahead=599)
+
+    assert last._due(0.0) >= {Probe.HANDSHAKE, Probe.LOGIN, Probe.REFUSAL}
+
+
+def test_of_a_large_fleet_not_all_orgs_log_in_in_the_first_minute(place):
+    org = dataclasses.replace(place.org, refusal_interval=3600.0)
+    runners = [place.runner(org, ahead=ahead) for ahead in range(10_000)]
+
+    def firsts(probe, minute):
+        return sum(
+            probe in runner._due(60.0 * minute) and probe not in runner._due(60.0 * (minute - 1))
+            for runner in runners
+        )
+
+    assert all(Probe.HANDSHAKE in runner._due(0.0) for runner in runners)
+    assert sum(Probe.LOGIN in runner._due(0.0) for runner in runners) == 2401
+    assert [firsts(Probe.LOGIN, minute) for minute in range(1, 6)] == [2400, 2400, 2400, 399, 0]
+    assert sum(Probe.REFUSAL in runner._due(0.0) for runner in runners) == 601
+    assert all(Probe.REFUSAL in runner._due(1000.0) for runner in runners)
+
+
+def test_a_reload_does_not_make_the_first_login_of_a_large_fleet_due_at_once(place):
+    before = place.runner(ahead=10_000)
+    after = place.runner(dataclasses.replace(place.org, labels={"team": "x"}), before)
+
+    assert Probe.LOGIN not in after._due(60.0)
+    assert Probe.LOGIN in after._due(200.0)
 
 
 async def test_lateness_of_a_cycle_does_not_put_off_the_next_login(place):
