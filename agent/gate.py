@@ -136,14 +136,14 @@ class Gatekeeper:
     async def ask_of(
         self,
         user: str,
-        question: Callable[[Store], _Answer],
+        question: Callable[[Store], tuple[_Answer, LoginState]],
         undo: Callable[[Store, _Answer], None] | None = None,
     ) -> _Answer:
         """Put a question as `ask` does, and know how the logins of the user stand after it."""
 
         def ask(store: Store) -> _Answer:
-            answer = question(store)
-            self._known[user.lower()] = self._elsewhere, store.login_state(user)
+            answer, state = question(store)
+            self._known[user.lower()] = self._elsewhere, state
             return answer
 
         try:
@@ -310,7 +310,12 @@ class Gate:
 
     async def not_sent(self) -> None:
         """Take back the attempt: nothing of it left the machine."""
-        await self._settle(lambda store, permit: store.abandon(permit))
+
+        def take_back(store: Store, permit: Permit) -> LoginState:
+            store.abandon(permit)
+            return store.login_state(permit.user)
+
+        await self._settle(take_back)
 
     async def refresh(self) -> None:
         """Look again at what is remembered, for `limits`: other orgs, processes and people wrote.
@@ -345,13 +350,15 @@ class Gate:
             breaker.budget_remaining(state, now, self._limits),
         )
 
-    async def _settle(self, settle: Callable[[Store, Permit], None]) -> None:
+    async def _settle(self, settle: Callable[[Store, Permit], LoginState]) -> None:
         permit, self._permit = self._permit, None
         if permit is None:
             return
 
         try:
-            await self._keeper.ask_of(self._login.username, lambda store: settle(store, permit))
+            await self._keeper.ask_of(
+                self._login.username, lambda store: (None, settle(store, permit))
+            )
         except StoreError as error:
             # The attempt stays recorded as begun, which counts for the budget and, if it happens
             # again, opens the breaker: the safe side.
@@ -373,16 +380,21 @@ class Gate:
 
     # --- on the store's thread
 
-    def _decide(self, store: Store, parts: list[bytes]) -> Permit | Denied:
+    def _decide(self, store: Store, parts: list[bytes]) -> tuple[Permit | Denied, LoginState]:
         user, now = self._login.username, self._keeper.now()
         self._digest = store.secret_digest(user, parts)
         # No login of this org takes longer than its cycle, so an older unfinished one is dead.
         lease = timedelta(seconds=self._org.timeouts.cycle)
-        return store.admit(user, self._digest, self._place, now, limits=self._limits, lease=lease)
+        decision = store.admit(
+            user, self._digest, self._place, now, limits=self._limits, lease=lease
+        )
+        return decision, store.login_state(user) if isinstance(decision, Denied) else decision.state
 
-    def _take_in(self, store: Store, parts: list[bytes] | None) -> None:
+    def _take_in(self, store: Store, parts: list[bytes] | None) -> tuple[None, LoginState]:
+        user = self._login.username
         if parts is not None:
-            self._digest = store.secret_digest(self._login.username, parts)
+            self._digest = store.secret_digest(user, parts)
+        return None, store.login_state(user)
 
 
 def _until(moment: datetime) -> str:

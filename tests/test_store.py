@@ -301,20 +301,24 @@ def test_the_store_remembers_exactly_what_the_decisions_say(tmp_path_factory, st
             hold=expected.hold,
             expires_at=now + MINUTE,
         )
-        assert got == Permit(ADA, attempt)
+        assert (got.user, got.attempt) == (ADA, attempt)
+        assert_alike(got.state, store.login_state(ADA), now, limits)
         if end == "abandon":
             store.abandon(got)
             continue
         state = after_begin(state, attempt)
         if end != "killed":
-            store.finish(got, now, end)
+            assert_alike(store.finish(got, now, end), store.login_state(ADA), now, limits)
             state = after_finish(state, attempt, now, end)
-        found = store.login_state(ADA)
-        assert found.unfinished == state.unfinished
-        assert set(found.refusals) == set(state.refusals)
-        assert found.proven == state.proven
-        assert budget_remaining(found, now, limits) == budget_remaining(state, now, limits)
+        assert_alike(store.login_state(ADA), state, now, limits)
     store.close()
+
+
+def assert_alike(found, state, now, limits):
+    assert found.unfinished == state.unfinished
+    assert set(found.refusals) == set(state.refusals)
+    assert found.proven == state.proven
+    assert budget_remaining(found, now, limits) == budget_remaining(state, now, limits)
 
 
 # --- processes

@@ -43,7 +43,8 @@ def begin(
     expires_at: datetime,
 ) -> Attempt:
     """Write down an attempt that is about to be sent."""
-    _make_known(connection, before)
+    if not before.attempts:
+        _make_known(connection, before)
     cursor = connection.execute(
         "INSERT INTO login_attempt"
         " (user, at, digest, place, half_open, hold, expires_at, settled)"
@@ -62,27 +63,32 @@ def begin(
     return Attempt(number, now, digest, place, allowed.half_open, allowed.hold, expires_at)
 
 
-def prune(connection: sqlite3.Connection, state: LoginState) -> None:
-    """Delete the attempts that the breaker no longer remembers, except those of unknown end."""
-    connection.execute(
-        "DELETE FROM login_attempt WHERE user = ? AND settled = 1 AND at < ?",
-        (state.user, to_integer(min(state.attempts))),
-    )
-    connection.execute(
-        "DELETE FROM login_attempt WHERE user = ? AND settled = 0 AND id <= ("
-        " SELECT id FROM login_attempt WHERE user = ? AND settled = 0"
-        " ORDER BY id DESC LIMIT 1 OFFSET ?)",
-        (state.user, state.user, MOST),
-    )
+def prune(connection: sqlite3.Connection, before: LoginState, state: LoginState) -> None:
+    """Delete the attempts that the breaker no longer remembers, except those of unknown end.
+
+    `state` is that after an attempt which was just written down.
+    """
+    if len(state.attempts) <= len(before.attempts):
+        connection.execute(
+            "DELETE FROM login_attempt WHERE user = ? AND settled = 1 AND at < ?",
+            (state.user, to_integer(min(state.attempts))),
+        )
+    if len(state.unfinished) > MOST:
+        connection.execute(
+            "DELETE FROM login_attempt WHERE user = ? AND settled = 0 AND id <= ("
+            " SELECT id FROM login_attempt WHERE user = ? AND settled = 0"
+            " ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (state.user, state.user, MOST),
+        )
 
 
 def save(connection: sqlite3.Connection, before: LoginState, state: LoginState) -> None:
     """Write down what has become of the state that was loaded before."""
-    if state.refusals or state.proven:
+    if state.proven != before.proven:
         _make_known(connection, before)
-    connection.execute(
-        "UPDATE login_user SET proven = ? WHERE user = ?", (state.proven, state.user)
-    )
+        connection.execute(
+            "UPDATE login_user SET proven = ? WHERE user = ?", (state.proven, state.user)
+        )
     still = {attempt.id for attempt in state.unfinished}
     connection.executemany(
         "UPDATE login_attempt SET settled = 1 WHERE id = ?",
@@ -90,9 +96,15 @@ def save(connection: sqlite3.Connection, before: LoginState, state: LoginState) 
     )
     connection.executemany(
         "UPDATE login_attempt SET expires_at = ? WHERE id = ?",
-        ((to_optional(attempt.expires_at), attempt.id) for attempt in state.unfinished),
+        (
+            (to_optional(attempt.expires_at), attempt.id)
+            for attempt in state.unfinished
+            if attempt not in before.unfinished
+        ),
     )
-    _save_refusals(connection, state)
+    if state.refusals != before.refusals:
+        _make_known(connection, before)
+        _save_refusals(connection, state)
 
 
 def mark_lost(connection: sqlite3.Connection, at: datetime, hold: timedelta, writes: int) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -42,10 +42,14 @@ _FREE_PAGES: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send one login, already recorded. Give it back by `finish` or `abandon`."""
+    """Leave to send one login, already recorded. Give it back by `finish` or `abandon`.
+
+    `state` is what is remembered about the user's logins, with this one.
+    """
 
     user: str
     attempt: Attempt
+    state: LoginState = field(repr=False)
 
 
 class Store:
@@ -126,15 +130,20 @@ class Store:
             attempt = logins.begin(
                 connection, state, digest, place, now, allowed=decision, expires_at=now + lease
             )
-            logins.prune(connection, after_begin(state, attempt))
-            return Permit(user, attempt)
+            after = after_begin(state, attempt)
+            logins.prune(connection, state, after)
+            return Permit(user, attempt, after)
 
-    def finish(self, permit: Permit, now: datetime, failure: Reason | None) -> None:
-        """Record how a sent attempt ended: with a session (None) or with a failure."""
+    def finish(self, permit: Permit, now: datetime, failure: Reason | None) -> LoginState:
+        """Record how a sent attempt ended: with a session (None) or with a failure.
+
+        Returns what is remembered about the user's logins now.
+        """
         with self._writing() as connection:
             before = logins.load(connection, permit.user)
             after = after_finish(before, permit.attempt, now, failure)
             logins.save(connection, before, after)
+        return after
 
     def abandon(self, permit: Permit) -> None:
         """Forget an attempt that was provably never sent."""
