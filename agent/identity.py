@@ -80,7 +80,6 @@ class Identity:
     """
 
     chain: tuple[Certificate, ...]
-    certificate_pem: bytes = field(repr=False)
     key_pem: Secret
     passphrase: Secret | None
     digest: str
@@ -89,6 +88,11 @@ class Identity:
     def leaf(self) -> Certificate:
         """The certificate that is ours; the others vouch for it."""
         return self.chain[0]
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The chain as OpenSSL reads it; thousands of orgs do not keep it twice."""
+        return "".join(ssl.DER_cert_to_PEM_cert(known.der) for known in self.chain).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +244,7 @@ def _material(source: ClientIdentity, environ: Mapping[str, str], seal_key: byte
 
 def _checked(source: ClientIdentity, material: _Material) -> Identity:
     blocks = _blocks(material.certificate, source.certificate)
-    ders = _certificates(blocks, source.certificate)
-    chain = tuple(facts for _, facts in ders)
+    chain = tuple(_certificates(blocks, source.certificate))
     if source.private_key != source.certificate:
         blocks = _blocks(material.key, source.private_key)
     block = _key_block(blocks, source.private_key)
@@ -251,7 +254,6 @@ def _checked(source: ClientIdentity, material: _Material) -> Identity:
     _check_pair(public_key, chain, source, block)
     return Identity(
         chain=chain,
-        certificate_pem="".join(ssl.DER_cert_to_PEM_cert(der) for der, _ in ders).encode(),
         key_pem=key_pem,
         passphrase=passphrase,
         digest=_digest(chain, public_key, encrypted=passphrase is not None),
@@ -363,9 +365,7 @@ def _foreign(source: FromFile | FromCredential, block: _Block) -> NoReturn:
     _unreadable(f"{source}: PEM block {block.number} is a {block.label}: {hint}")
 
 
-def _certificates(
-    blocks: Sequence[_Block], source: FromFile | FromCredential
-) -> list[tuple[bytes, Certificate]]:
+def _certificates(blocks: Sequence[_Block], source: FromFile | FromCredential) -> list[Certificate]:
     found = []
     for block in blocks:
         if block.label in _CERTIFICATE_LABELS:
@@ -377,13 +377,13 @@ def _certificates(
     return found
 
 
-def _certificate(block: _Block, source: FromFile | FromCredential) -> tuple[bytes, Certificate]:
+def _certificate(block: _Block, source: FromFile | FromCredential) -> Certificate:
     try:
         der = base64.b64decode(b"".join(block.lines), validate=True)
     except binascii.Error:
         _unreadable(f"{source}: PEM block {block.number} (certificate) is not base64")
     try:
-        return der, certificate.read(der)
+        return certificate.read(der)
     except _LIBRARY_ERRORS:
         _unreadable(f"{source}: PEM block {block.number} is not a certificate inside")
 

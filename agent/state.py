@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from agent.certificate import Certificate
 from agent.diagnosis import Cause
@@ -53,6 +53,14 @@ def _frozen(mapping: Mapping[_Key, _Value]) -> Mapping[_Key, _Value]:
     return MappingProxyType(dict(mapping))
 
 
+# One for all, of which there are several in each of thousands of orgs.
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return _NOTHING
+
+
 def _standing(last: Success | Failure | Undetermined | None) -> Standing:
     match last:
         case None:
@@ -77,8 +85,8 @@ class ProbeStatus:
 
     attempts: int = 0
     failures: int = 0
-    failures_by_reason: Mapping[Reason, int] = field(default_factory=lambda: _frozen({}))
-    skipped: Mapping[SkipCause, int] = field(default_factory=lambda: _frozen({}))
+    failures_by_reason: Mapping[Reason, int] = field(default_factory=_nothing)
+    skipped: Mapping[SkipCause, int] = field(default_factory=_nothing)
     last: Success | Failure | Undetermined | None = None
     cause: Cause | None = None
     last_run: datetime | None = None
@@ -177,16 +185,16 @@ class Snapshot:
     version: int
     probes: Mapping[Probe, ProbeStatus]
     cycles: int = 0
-    stages: Mapping[Stage, float] = field(default_factory=lambda: _frozen({}))
+    stages: Mapping[Stage, float] = field(default_factory=_nothing)
     client_auth: ClientAuth | None = None
     tls_version: str | None = None
     cipher_suite: str | None = None
     alert: str | None = None
-    chains: Mapping[Side, SeenChain] = field(default_factory=lambda: _frozen({}))
+    chains: Mapping[Side, SeenChain] = field(default_factory=_nothing)
     violations: tuple[Violation, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
     not_evaluated: tuple[str, ...] = ()
-    deadlines: Mapping[str, datetime] = field(default_factory=lambda: _frozen({}))
+    deadlines: Mapping[str, datetime] = field(default_factory=_nothing)
     breaker_open: bool | None = None
     budget_remaining: int | None = None
     api_usage: ApiUsage | None = None
@@ -336,7 +344,7 @@ class Board:
             after = replace(
                 after,
                 chains=_without(after.chains, Side.SERVER),
-                stages=_frozen({}),
+                stages=_NOTHING,
                 client_auth=None,
                 tls_version=None,
                 cipher_suite=None,
@@ -402,7 +410,7 @@ class Board:
             violations=tuple(violations),
             suppressed=tuple(suppressed),
             not_evaluated=tuple(not_evaluated),
-            deadlines=before.deadlines if deadlines is None else _frozen(deadlines),
+            deadlines=_kept(before.deadlines, deadlines),
             api_usage=result.api_usage or before.api_usage,
             clock_skew=before.clock_skew if result.clock_skew is None else result.clock_skew,
         )
@@ -522,6 +530,12 @@ def _transition(
 
 def _more(counts: Mapping[_Key, int], key: _Key, times: int = 1) -> Mapping[_Key, int]:
     return _frozen({**counts, key: counts.get(key, 0) + times})
+
+
+def _kept(
+    before: Mapping[str, datetime], now: Mapping[str, datetime] | None
+) -> Mapping[str, datetime]:
+    return before if now is None or now == before else _frozen(now)
 
 
 def _without(chains: Mapping[Side, SeenChain], side: Side) -> Mapping[Side, SeenChain]:

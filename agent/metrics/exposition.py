@@ -40,6 +40,10 @@ def _text(families: Iterable[Metric], openmetrics: bool) -> bytes:  # noqa: FBT0
     return generate_latest(_Families(families))
 
 
+# What the families are made of, each once, and which of these each family is made of.
+_PARTS: Final = tuple(dict.fromkeys(family.part for family in ORG_FAMILIES))
+_PART_OF: Final = tuple(_PARTS.index(family.part) for family in ORG_FAMILIES)
+
 # Below this the two notations are one: "Go switches to exponents sooner than Python"
 # (prometheus_client.utils).
 _EXPONENT: Final = 1e6
@@ -84,7 +88,7 @@ def _lines(family: OrgFamily, snapshot: Snapshot) -> Iterator[tuple[str, float |
 class _Rendered:
     """What one org adds to each family: its lines, or of what ages their beginnings.
 
-    `parts` are what each of them was made from.
+    `parts` are what they were made from.
     """
 
     version: int
@@ -152,11 +156,12 @@ class Exposition:
 
 def _render(snapshot: Snapshot, before: _Rendered | None) -> _Rendered:
     """Return the lines of one org, those of before where what they are made from is the same."""
-    parts = tuple([family.part(snapshot) for family in ORG_FAMILIES])
+    parts = tuple([part(snapshot) for part in _PARTS])
     lines: list[bytes] = []
     aging: dict[int, tuple[tuple[bytes, Countdown], ...]] = {}
-    for index, (family, part) in enumerate(zip(ORG_FAMILIES, parts, strict=True)):
-        if before is not None and part == before.parts[index]:
+    same = [before is not None and part == before.parts[at] for at, part in enumerate(parts)]
+    for index, family in enumerate(ORG_FAMILIES):
+        if before is not None and same[_PART_OF[index]]:
             lines.append(before.lines[index])
             if index in before.aging:
                 aging[index] = before.aging[index]

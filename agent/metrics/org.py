@@ -131,6 +131,25 @@ def _info_value(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+# The parts that several families are made of; they are compared once for all of them.
+
+
+def _the_org(snapshot: Snapshot) -> Org:
+    return snapshot.org
+
+
+def _the_probes(snapshot: Snapshot) -> _Probes:
+    return snapshot.probes
+
+
+def _the_violations(snapshot: Snapshot) -> Sequence[Violation]:
+    return snapshot.violations
+
+
+def _the_api_usage(snapshot: Snapshot) -> ApiUsage | None:
+    return snapshot.api_usage
+
+
 # --- one org: what it is
 
 ONCE_RUN: Final = "once the probe has run"
@@ -140,7 +159,7 @@ ONCE_RUN: Final = "once the probe has run"
     "sfmtls_org_info",
     Kind.GAUGE,
     ("host", "port", "api_version", "login_method"),
-    of=lambda s: s.org,
+    of=_the_org,
     emitted=ALWAYS,
     open_labels=True,
 )
@@ -159,7 +178,7 @@ def _org_info(org: Org) -> Iterator[_Sample]:
     "sfmtls_probe_success",
     Kind.GAUGE,
     ("probe",),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="unless the last run was undetermined or there was none",
 )
 def _probe_success(probes: _Probes) -> Iterator[_Sample]:
@@ -173,7 +192,7 @@ def _probe_success(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_attempts_total",
     Kind.COUNTER,
     ("probe",),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="for each configured probe, from 0",
 )
 def _probe_attempts(probes: _Probes) -> Iterator[_Sample]:
@@ -186,7 +205,7 @@ def _probe_attempts(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_failures_total",
     Kind.COUNTER,
     ("probe",),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="for each configured probe, from 0",
 )
 def _probe_failures(probes: _Probes) -> Iterator[_Sample]:
@@ -199,7 +218,7 @@ def _probe_failures(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_failures_by_reason_total",
     Kind.COUNTER,
     ("probe", "reason"),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="from the first failure for this reason on",
 )
 def _probe_failures_by_reason(probes: _Probes) -> Iterator[_Sample]:
@@ -213,7 +232,7 @@ def _probe_failures_by_reason(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_failing",
     Kind.GAUGE,
     ("probe", "reason"),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="only while the last run of the probe is a failure",
 )
 def _probe_failing(probes: _Probes) -> Iterator[_Sample]:
@@ -227,7 +246,7 @@ def _probe_failing(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_cause",
     Kind.GAUGE,
     ("probe", "cause", "confidence"),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="only while the last run of the probe is a failure whose cause can be told",
 )
 def _probe_cause(probes: _Probes) -> Iterator[_Sample]:
@@ -241,7 +260,7 @@ def _probe_cause(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_skipped_total",
     Kind.COUNTER,
     ("probe", "cause"),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="from the first skipped run for this cause on",
 )
 def _probe_skipped(probes: _Probes) -> Iterator[_Sample]:
@@ -255,7 +274,7 @@ def _probe_skipped(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_last_run_timestamp_seconds",
     Kind.GAUGE,
     ("probe",),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted=ONCE_RUN,
 )
 def _probe_last_run(probes: _Probes) -> Iterator[_Sample]:
@@ -269,7 +288,7 @@ def _probe_last_run(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_last_success_timestamp_seconds",
     Kind.GAUGE,
     ("probe",),
-    of=lambda s: s.probes,
+    of=_the_probes,
     emitted="once the probe has succeeded",
 )
 def _probe_last_success(probes: _Probes) -> Iterator[_Sample]:
@@ -283,7 +302,7 @@ def _probe_last_success(probes: _Probes) -> Iterator[_Sample]:
     "sfmtls_probe_interval_seconds",
     Kind.GAUGE,
     ("probe",),
-    of=lambda s: s.org,
+    of=_the_org,
     emitted="for each configured probe",
 )
 def _probe_interval(org: Org) -> Iterator[_Sample]:
@@ -472,7 +491,7 @@ def _certificate_observed(chains: Mapping[Side, SeenChain]) -> Iterator[_Sample]
     "sfmtls_policy_violation",
     Kind.GAUGE,
     ("rule", "severity", "side"),
-    of=lambda s: s.violations,
+    of=_the_violations,
     emitted="only while the rule is violated",
 )
 def _policy_violation(violations: Sequence[Violation]) -> Iterator[_Sample]:
@@ -486,7 +505,7 @@ def _policy_violation(violations: Sequence[Violation]) -> Iterator[_Sample]:
     "sfmtls_policy_violations",
     Kind.GAUGE,
     ("severity",),
-    of=lambda s: s.violations,
+    of=_the_violations,
     emitted="always, for each severity",
 )
 def _policy_violations(violations: Sequence[Violation]) -> Iterator[_Sample]:
@@ -568,7 +587,7 @@ def _login_budget_remaining(remaining: int | None) -> Iterator[_Sample]:
     "sfmtls_api_requests_used",
     Kind.GAUGE,
     (),
-    of=lambda s: s.api_usage,
+    of=_the_api_usage,
     emitted="once a session call has told it",
 )
 def _api_requests_used(usage: ApiUsage | None) -> Iterator[_Sample]:
@@ -581,7 +600,7 @@ def _api_requests_used(usage: ApiUsage | None) -> Iterator[_Sample]:
     "sfmtls_api_requests_limit",
     Kind.GAUGE,
     (),
-    of=lambda s: s.api_usage,
+    of=_the_api_usage,
     emitted="once a session call has told it",
 )
 def _api_requests_limit(usage: ApiUsage | None) -> Iterator[_Sample]:
