@@ -24,6 +24,7 @@ from agent import logs, systemd
 from agent.chain import Anchors
 from agent.component import Component
 from agent.config import ConfigError, Settings
+from agent.garbage import Collector
 from agent.metrics import Exposition, Instruments
 from agent.ondemand import OnDemand, Turns
 from agent.org import Org, authority
@@ -52,7 +53,7 @@ _FIXED: Final = (
 # systemd waits 90 s by default before it kills; a cycle's own deadline ends it earlier.
 _DRAIN_SECONDS: Final = 50.0
 # The store itself looks once a day; after a late start or a failure it need not be a day more.
-_TIDY_SECONDS: Final = 3600.0
+_TIDY_SECONDS: Final = 600.0
 # How many orgs are taken in before the event loop gets its turn: some ten milliseconds.
 _AT_ONCE: Final = 50
 
@@ -139,6 +140,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[bool]] = set()
         self._tidying: asyncio.Task[None] | None = None
+        self._collector = Collector()
         self._stop = asyncio.Event()
         self._stopping = False
         self._refused = False
@@ -183,6 +185,7 @@ class Daemon:
         if interval is not None:
             # The beat comes from the schedule itself, so that a stuck schedule is not fed.
             self._schedule.beat(interval / 2, self._notifier.watchdog)
+        self._collector.start()
         self._schedule.start()
         self._services.revocation.start()
         self._tidying = asyncio.create_task(self._tidy(), name="tidying")
@@ -237,6 +240,7 @@ class Daemon:
         finally:
             await self._journal.aclose()
             await close_services(self._services)
+            self._collector.stop()
         _log.info("stopped", cancelled=drained.cancelled, never_began=drained.never_began)
 
     async def reload(self) -> bool:
@@ -287,6 +291,7 @@ class Daemon:
         if wanted.web != self._fixed.web:
             _log.warning("this change needs a restart", key="web")
         plan = await self._apply(wanted.orgs)
+        self._collector.look_at_all()
         before, self._settings = self._settings, wanted
         _set_log(before, wanted)
         _log.info(
@@ -357,7 +362,7 @@ class Daemon:
         return Anchors(()) if runner is None else runner.judge.seen.anchors
 
     async def _tidy(self) -> None:
-        """Let the store forget what has long been out of use, now and then."""
+        """Let store and memory forget what is out of use, now and then."""
         while True:
             orgs = tuple(self._runners)
             logins = (runner.org.login for runner in self._runners.values())
@@ -368,6 +373,7 @@ class Daemon:
                     partial(Store.tidy, orgs=orgs, users=users, now=now())
                 )
             await asyncio.sleep(_TIDY_SECONDS)
+            self._collector.look()
 
     def _missed(self, missed: Missed) -> None:
         self._board.skipped(missed.name, Probe.HANDSHAKE, SkipCause.OVERLAP, missed.runs)
