@@ -483,6 +483,9 @@ class Broken:
     def maintenance(self):
         return {}
 
+    def writes_elsewhere(self):
+        return 0
+
     def secret_digest(self, user, parts):
         raise ZeroDivisionError(f"{user} has {len(parts)} parts")
 

@@ -266,10 +266,7 @@ def _one_line(text: str) -> str:
 def _resembles(text: str, secrets: Iterable[Secret]) -> bool:
     folded = text.casefold()
     return any(
-        fragment in folded
-        for secret in secrets
-        for form in _forms(secret.reveal())
-        for fragment in _fragments(form.casefold())
+        _share(form.casefold(), folded) for secret in secrets for form in _forms(secret.reveal())
     )
 
 
@@ -283,10 +280,15 @@ def _forms(content: str) -> Iterable[str]:
         yield base64.b64encode(content.encode()[start:]).decode()
 
 
-def _fragments(content: str) -> Iterable[str]:
+def _share(secret: str, text: str) -> bool:
+    """Tell whether a fragment of the secret stands in the text."""
     # A quarter of the secret, but not so short that chance finds it in every text, and not so long
     # that a passphrase could show whole words.
-    length = min(len(content), max(4, min(8, len(content) // 4)))
+    length = min(len(secret), max(4, min(8, len(secret) // 4)))
     if not length:
-        return ()
-    return (content[start : start + length] for start in range(len(content) - length + 1))
+        return False
+    # What stands in both can be looked for from either side.
+    shorter, longer = sorted((secret, text), key=len)
+    return any(
+        shorter[start : start + length] in longer for start in range(len(shorter) - length + 1)
+    )

@@ -1,8 +1,8 @@
 """SOAP 1.1: bytes ↔ values, for the few operations that the agent uses.
 
-Envelopes are built as a tree, so that no user name, password or query can become markup. Answers
-come from a stranger: DTDs and entities are refused, depth and number of elements are capped, and
-what cannot be read is a value, never an exception.
+Every text in an envelope is escaped, so that no user name, password or query can become markup.
+Answers come from a stranger: DTDs and entities are refused, depth and number of elements are
+capped, and what cannot be read is a value, never an exception.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
-from xml.etree import ElementTree as ET
 from xml.parsers import expat
+from xml.sax.saxutils import escape
 
 from agent import __version__
 from agent.credentials import Secret
@@ -45,12 +45,9 @@ def login_envelope(username: str, password: Secret, token: Secret | None) -> byt
     Raises ValueError, without the content, when a text holds a character that XML cannot carry.
     Source: developer.salesforce.com, SOAP API Developer Guide, login().
     """
-    envelope, header, body = _envelope()
-    _call_options(header)
-    login = ET.SubElement(body, "urn:login")
-    _text(login, "urn:username", username)
-    _text(login, "urn:password", password.reveal() + (token.reveal() if token else ""))
-    return _serialised(envelope)
+    secret = password.reveal() + (token.reveal() if token else "")
+    login = _text("urn:username", username) + _text("urn:password", secret)
+    return _envelope(_CALL_OPTIONS, _element("urn:login", login))
 
 
 def session_envelope(call: SessionCall, soql: str, session: Secret) -> bytes:
@@ -58,56 +55,49 @@ def session_envelope(call: SessionCall, soql: str, session: Secret) -> bytes:
 
     Raises ValueError, without the content, when a text holds a character that XML cannot carry.
     """
-    envelope, header, body = _envelope()
-    _text(ET.SubElement(header, "urn:SessionHeader"), "urn:sessionId", session.reveal())
-    _call_options(header)
-    operation = ET.SubElement(body, f"urn:{call.value}")
-    if call is SessionCall.QUERY:
-        _text(operation, "urn:queryString", soql)
-    return _serialised(envelope)
+    header = _element("urn:SessionHeader", _text("urn:sessionId", session.reveal()))
+    query = _text("urn:queryString", soql) if call is SessionCall.QUERY else ""
+    return _envelope(header + _CALL_OPTIONS, _element(f"urn:{call.value}", query))
 
 
 @cache
 def door_envelope() -> bytes:
     """Return a call without any credential: the application must answer, if only with a fault."""
-    envelope, header, body = _envelope()
-    _call_options(header)
-    ET.SubElement(body, f"urn:{SessionCall.GET_SERVER_TIMESTAMP.value}")
-    return _serialised(envelope)
+    call = SessionCall.GET_SERVER_TIMESTAMP
+    return _envelope(_CALL_OPTIONS, _element(f"urn:{call.value}", ""))
 
 
-def _envelope() -> tuple[ET.Element, ET.Element, ET.Element]:
-    # Prefixes are written out because ElementTree's own are registered for the whole process.
-    envelope = ET.Element(
-        "soapenv:Envelope",
-        {"xmlns:soapenv": ENVELOPE_NAMESPACE, "xmlns:urn": PARTNER_NAMESPACE},
-    )
-    header = ET.SubElement(envelope, "soapenv:Header")
-    return envelope, header, ET.SubElement(envelope, "soapenv:Body")
+def _envelope(header: str, body: str) -> bytes:
+    content = _element("soapenv:Header", header) + _element("soapenv:Body", body)
+    namespaces = f'xmlns:soapenv="{ENVELOPE_NAMESPACE}" xmlns:urn="{PARTNER_NAMESPACE}"'
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<soapenv:Envelope {namespaces}>{content}</soapenv:Envelope>"
+    ).encode()
 
 
-def _call_options(header: ET.Element) -> None:
-    # The label by which Salesforce's support can tell our calls from others'.
-    _text(ET.SubElement(header, "urn:CallOptions"), "urn:client", f"sfmtls-agent/{__version__}")
+def _element(name: str, content: str) -> str:
+    return f"<{name}>{content}</{name}>"
 
 
-def _text(parent: ET.Element, name: str, text: str) -> None:
+def _text(name: str, text: str) -> str:
     if not is_xml_text(text):
         raise ValueError(f"{name} holds a character that XML cannot carry")
-    ET.SubElement(parent, name).text = text
+    # A reader turns a bare carriage return into a line feed
+    # (https://www.w3.org/TR/xml/#sec-line-ends).
+    return _element(name, escape(text, {"\r": "&#13;"}))
 
 
-def _serialised(envelope: ET.Element) -> bytes:
-    encoded: bytes = ET.tostring(envelope, encoding="UTF-8", xml_declaration=True)
-    # A reader turns a bare carriage return into a line feed (https://www.w3.org/TR/xml/#sec-line-ends)
-    # and ElementTree writes it bare; the markup has none, so each one is part of a text.
-    return encoded.replace(b"\r", b"&#13;")
+# The label by which Salesforce's support can tell our calls from others'.
+_CALL_OPTIONS: Final = _element(
+    "urn:CallOptions", _text("urn:client", f"sfmtls-agent/{__version__}")
+)
 
 
 # --- bytes → values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Element:
     """One element of an answer under its local name; `text` is its own text, exactly as sent.
 
@@ -117,8 +107,8 @@ class Element:
     name: str
     namespace: str = field(repr=False)
     nil: bool = field(repr=False)
-    text: str = field(repr=False)
-    children: tuple[Element, ...] = field(repr=False)
+    text: str = field(default="", repr=False)
+    children: list[Element] = field(default_factory=list, repr=False)
 
     def child(self, name: str) -> Element | None:
         """Return the first child of this local name; one that is xsi:nil counts as absent."""
@@ -206,15 +196,6 @@ def _refuse_doctype(*_declaration: object) -> None:
     raise _RefusedXmlError("the answer has a DOCTYPE, which SOAP forbids")  # SOAP 1.1 §3
 
 
-@dataclass(slots=True)
-class _Open:
-    name: str
-    namespace: str
-    nil: bool
-    text: list[str] = field(default_factory=list)
-    children: list[Element] = field(default_factory=list)
-
-
 def _is_nil(attributes: Mapping[str, str]) -> bool:
     return any(
         attribute.rpartition(" ")[2] == "nil" and value.strip() in {"true", "1"}
@@ -228,7 +209,7 @@ class _Tree:
     root: Element
 
     def __init__(self) -> None:
-        self._open: list[_Open] = []
+        self._open: list[Element] = []
         self._count = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -236,16 +217,15 @@ class _Tree:
         if len(self._open) >= _MAX_DEPTH or self._count > _MAX_ELEMENTS:
             raise _RefusedXmlError("the answer has too many elements or is nested too deeply")
         namespace, _, local = name.rpartition(" ")
-        self._open.append(_Open(local, namespace, bool(attributes) and _is_nil(attributes)))
-
-    def text(self, text: str) -> None:
-        self._open[-1].text.append(text)
-
-    def end(self, _name: str) -> None:
-        done = self._open.pop()
-        text = "".join(done.text)
-        element = Element(done.name, done.namespace, done.nil, text, tuple(done.children))
+        element = Element(local, namespace, bool(attributes) and _is_nil(attributes))
         if self._open:
             self._open[-1].children.append(element)
         else:
             self.root = element
+        self._open.append(element)
+
+    def text(self, text: str) -> None:
+        self._open[-1].text += text
+
+    def end(self, _name: str) -> None:
+        self._open.pop()
