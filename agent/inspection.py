@@ -11,9 +11,10 @@ from agent.config import key_path, secrets_of
 from agent.credentials import CredentialError
 from agent.identity import Identity, IdentityError
 from agent.judge import Files, Judge, anchors_of
+from agent.keyring import BareContexts
 from agent.leaves import Leaves
 from agent.listing import read_lists
-from agent.org import Org
+from agent.org import Org, TrustAnchors
 from agent.policy import Judgement
 from agent.policy.rule import OtherOrg
 from agent.policy.tables import shipped_tables
@@ -34,20 +35,21 @@ class Inspection:
 
 def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspection]:
     """Read everything that the orgs need and say what is wrong with it; no network."""
-    leaves = Leaves()
+    leaves, bare = Leaves(), BareContexts()
     identities = [_identity(org, environ) for org in orgs]
     for org, found in zip(orgs, identities, strict=True):
         if isinstance(found, Identity):
             leaves.put(org, found.leaf)
     return [
-        _inspection(org, found, leaves.sharing(org), environ)
+        _inspection(org, found, _refused(org, found, bare), leaves.sharing(org), environ)
         for org, found in zip(orgs, identities, strict=True)
     ]
 
 
 def inspect(org: Org, environ: Mapping[str, str]) -> Inspection:
     """Do the same for one org; whether it shares its certificate with another is not known."""
-    return _inspection(org, _identity(org, environ), None, environ)
+    found = _identity(org, environ)
+    return _inspection(org, found, _refused(org, found, BareContexts()), None, environ)
 
 
 def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
@@ -57,9 +59,22 @@ def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
         return error.failure
 
 
+def _refused(org: Org, found: Identity | Failure, bare: BareContexts) -> Failure | None:
+    """Return why OpenSSL would not use these certificates to trust, or this pair."""
+    if isinstance(found, Failure):
+        return None
+    # Orgs share their few trust stores, so that each is loaded once.
+    trusting = bare.get(org.endpoint, org.trust, None)
+    if isinstance(trusting, Failure):
+        return trusting
+    context = client_context(org.endpoint, TrustAnchors(system=False), found)
+    return context if isinstance(context, Failure) else None
+
+
 def _inspection(
     org: Org,
     found: Identity | Failure,
+    refused: Failure | None,
     others: tuple[OtherOrg, ...] | None,
     environ: Mapping[str, str],
 ) -> Inspection:
@@ -82,18 +97,12 @@ def _inspection(
     if isinstance(found, Failure):
         problems.append(found.detail or str(found))
         return Inspection(org, None, tuple(problems), tuple(warnings), Judgement((), ()))
-    context = client_context(org.endpoint, org.trust, found)
-    if isinstance(context, Failure):
-        problems.append(str(context))
+    if refused is not None:
+        problems.append(str(refused))
     now = datetime.now(UTC)
-    judge = Judge(org, shipped_tables())
-    judge.read(
-        Files(
-            anchors_of(org.trust),
-            lists,
-            credentials.protection(org.identity.private_key),
-        )
-    )
+    anchors = anchors_of(org.trust)
+    judge = Judge(org, shipped_tables(), anchors)
+    judge.read(Files(anchors, lists, credentials.protection(org.identity.private_key)))
     judge.compare(others, None, None)
     shown = ProbeResult(org.name, now, {}, client_chain=found.chain)
     judgement = judge.judge(shown, found, now).judgement

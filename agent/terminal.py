@@ -46,6 +46,8 @@ _PROBES: Final = (
     Probe.REFUSAL,
     Probe.ENFORCEMENT,
 )
+# Of more orgs than these nobody reads a line each.
+_MANY: Final = 100
 _WORTH_SAYING: Final = frozenset(
     {
         SkipCause.BREAKER_OPEN,
@@ -96,11 +98,21 @@ def print_cycles(seen: Sequence[Seen], *, everything: bool) -> None:
 
 
 def print_inspections(inspections: Sequence[Inspection]) -> None:
-    """Print one line for each org, then the problems, warnings and findings of the policy."""
+    """Print one line for each org, then the problems, warnings and findings of the policy.
+
+    Of many orgs only those have a line of whom there is something to say.
+    """
     console = printing.console()
     table = _table("org", "host", "login as", "client certificate", "days left", "configuration")
     now = datetime.now(UTC)
-    for found in inspections:
+    judged = [(found.org.name, found.judgement) for found in inspections]
+    worth, common, _ = _worth_showing(judged, everything=False)
+    listed = [
+        found
+        for found in inspections
+        if len(inspections) <= _MANY or (found.problems or found.warnings or worth[found.org.name])
+    ]
+    for found in listed:
         org = found.org
         chain = found.identity.chain if found.identity else ()
         table.add_row(
@@ -111,10 +123,12 @@ def print_inspections(inspections: Sequence[Inspection]) -> None:
             _days_left(chain, now),
             "[red]not usable[/red]" if found.problems else "[green]good[/green]",
         )
-    console.print(table)
-    judged = [(found.org.name, found.judgement) for found in inspections]
-    worth, common, _ = _worth_showing(judged, everything=False)
-    for found in inspections:
+    if listed:
+        console.print(table)
+    if len(listed) < len(inspections):
+        others = printing.count(len(inspections) - len(listed), "other org" if listed else "org")
+        console.print(f"{others}: [green]good[/green]\n")
+    for found in listed:
         problems = (f"[red]{_plain(problem)}[/red]" for problem in found.problems)
         warnings = (f"[yellow]{_plain(warning)}[/yellow]" for warning in found.warnings)
         _print_trouble(console, found.org.name, (*problems, *warnings, *worth[found.org.name]))

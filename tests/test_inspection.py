@@ -151,6 +151,34 @@ def test_what_is_suppressed_is_a_line_of_its_org_or_of_all_that_share_it(org, ca
     )
 
 
+@pytest.mark.parametrize(("many", "lines"), [(3, 3), (2, 1)])
+def test_of_many_orgs_only_those_with_something_to_say_have_a_line(
+    org, capsys, monkeypatch, many, lines
+):
+    monkeypatch.setattr(terminal, "_MANY", many)
+    missing = FromFile("/nowhere/client.pem")
+    orgs = [
+        org,
+        dataclasses.replace(org, name="broken", identity=ClientIdentity(missing, missing)),
+        dataclasses.replace(org, name="apac"),
+    ]
+    text = printed(capsys, lambda: terminal.print_inspections(inspect_all(orgs, {})))
+
+    assert text.count("not usable") == 1
+    assert text.count("/nowhere/client.pem cannot be read") == 1
+    assert text.count(":8443") == lines
+    assert ("2 other orgs: good" in text) == (lines == 1)
+
+
+def test_of_many_orgs_that_are_all_good_none_has_a_line(org, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_MANY", 1)
+    orgs = [org, dataclasses.replace(org, name="apac")]
+    text = printed(capsys, lambda: terminal.print_inspections(inspect_all(orgs, {})))
+
+    assert ":8443" not in text
+    assert "2 orgs: good" in text
+
+
 def test_a_cycle_shows_what_is_suppressed_as_text_and_as_json(org, capsys):
     until = datetime(2126, 1, 1, tzinfo=UTC)
     known = Suppression("key_file_mode", until, "our own authority")
