@@ -7,7 +7,7 @@ LISTEN ?= 127.0.0.1:10843
 SECONDS ?= 300
 ORGS ?= 50
 
-.PHONY: demo stack test test-slow install install-test format lint types imports chaos check-tests dist deb lock clean
+.PHONY: demo stack test test-slow install install-test format lint types imports chaos bench check-tests dist deb lock clean
 
 demo: install ## runs the simulator, the agent and its endpoint together
 	$(BIN)/sfmtls-agent demo --listen $(LISTEN)
@@ -50,6 +50,9 @@ imports:
 
 chaos: install-test ## minutes of faults at many orgs, checked against the far sides' own record
 	SFMTLS_CHAOS_SECONDS=$(SECONDS) SFMTLS_CHAOS_ORGS=$(ORGS) $(BIN)/python -m pytest tests/test_chaos.py
+
+bench: install ## an hour of measuring speed, beside others (needs nginx and blackbox_exporter)
+	$(BIN)/python benchmarks/all.py
 
 check-tests:
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -1,11 +1,16 @@
 """What a cycle costs in CPU, beside blackbox_exporter and OpenSSL in C, pairwise in one run.
 
-Usage: python benchmarks/cycle_cost.py [--rounds 5] [--probes 300] [--tls TLSv1.3]
+Usage: python benchmarks/cycle_cost.py [--rounds 5] [--probes 300] [--rate 100] [--tls TLSv1.3]
 
 All knock at the same nginx (target.py) with a fresh connection each time. The clients take turns,
 round by round; printed are the medians of the CPU time of the client's process (user and system)
 for one probe, and the ratio to the others in the same round. The agent's is a whole cycle as the
-daemon runs it: keys looked at, connection, verdict, calls, policy, board.
+daemon runs it: keys looked at, connection, verdict, calls, policy, board; every org has a user, a
+certificate and a key of its own.
+
+TLS alone is the agent's handshake over a blocking socket, verdict included, beside a connection of
+s_time that asks for nothing. Paced are so many probes a second, each at its moment whether those
+before it are done or not: in operation nearly every probe wakes a process that sleeps.
 """
 
 from __future__ import annotations
@@ -15,10 +20,12 @@ import asyncio
 import os
 import re
 import resource
+import socket
+import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,20 +35,27 @@ from typing import Final
 
 import httpx
 import target
-from results import save
-from target import HOST, PATH, USER, Target
+from orgs import configure
+from process import cpu_seconds
+from results import ratio, save
+from target import HOST, PATH, Target
 
 from agent import config, logs
 from agent.ondemand import DOOR, DOOR_AND_LOGIN
-from agent.result import Probe, Success
+from agent.probe.handshake import Handshake
+from agent.result import Failure, Probe, Success
 from agent.runner import OrgRunner
 from agent.services import close_services, open_services
-from agent.simulator.server import PASSWORD
 
 _AT_ONCE: Final = 10
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+AGENT: Final = "agent: handshake and door"
+AGENT_LOGIN: Final = "agent: and login, session"
+AGENT_TLS: Final = "agent: TLS alone"
+BLACKBOX: Final = "blackbox_exporter"
+S_TIME: Final = "openssl s_time"
+S_TIME_TLS: Final = "openssl s_time: TLS alone"
 
-_BLACKBOX: Final = """\
+_BLACKBOX_FILE: Final = """\
 modules:
   door:
     prober: http
@@ -60,6 +74,9 @@ modules:
 """
 
 
+_Knock = Callable[[], Awaitable[object]]
+
+
 @dataclass(frozen=True)
 class Client:
     """One that knocks: `run` does it so many times and returns the CPU seconds it took."""
@@ -71,84 +88,134 @@ class Client:
 async def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--probes", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5, help="at most 14, or logins run out")
+    parser.add_argument("--probes", type=int, default=300, help="of a client in a round")
+    parser.add_argument("--rate", type=float, default=100, help="paced probes a second")
     parser.add_argument("--tls", choices=("TLSv1.2", "TLSv1.3"), default="TLSv1.3")
     options = parser.parse_args()
     logs.configure("info")
+    rate = options.rate
     with (
         target.serving(options.tls) as door,
         tempfile.TemporaryDirectory() as folder,
         _blackbox(door, Path(folder)) as exporter,
     ):
-        agent = _Agent(door, Path(folder))
+        # Each org has its turn once in a run. With fewer a user would log in hundreds of times an
+        # hour, and all of an hour's attempts are read again in every cycle.
+        agent = _Agent(door, Path(folder), options.probes)
         clients = (
-            Client("agent: handshake and door", agent.knock),
-            Client("agent: and login, session", agent.log_in),
-            Client("blackbox_exporter", exporter),
-            Client("openssl s_time", partial(_s_time, door)),
+            Client(AGENT, agent.knock),
+            Client(AGENT_LOGIN, agent.log_in),
+            Client(BLACKBOX, exporter),
+            Client(S_TIME, partial(_s_time, door, ["-www", PATH])),
+            Client(AGENT_TLS, agent.shake_hands),
+            Client(S_TIME_TLS, partial(_s_time, door, [])),
+        )
+        paced = (
+            Client(AGENT, partial(agent.knock, rate=rate)),
+            Client(AGENT_LOGIN, partial(agent.log_in, rate=rate)),
+            Client(BLACKBOX, partial(exporter, rate=rate)),
         )
         for client in clients:
-            await client.run(options.probes // 10)
+            await client.run(options.probes)
         taken: dict[str, list[float]] = {client.name: [] for client in clients}
+        at_rate: dict[str, list[float]] = {client.name: [] for client in paced}
         for _ in range(options.rounds):
-            for client in clients:
-                taken[client.name].append(await client.run(options.probes) / options.probes)
+            for kept, several in ((taken, clients), (at_rate, paced)):
+                for client in several:
+                    kept[client.name].append(await client.run(options.probes) / options.probes)
         await agent.close()
-    _print(taken)
-    save("cycle_cost", {"tls": options.tls, "cpu_seconds": taken})
+    whole = (AGENT, AGENT_LOGIN, BLACKBOX, S_TIME)
+    _print("CPU of one probe", {name: taken[name] for name in whole}, (S_TIME, BLACKBOX))
+    _print("TLS alone", {n: taken[n] for n in (AGENT_TLS, S_TIME_TLS)}, (S_TIME_TLS,))
+    _print(f"paced, {rate:g} a second", at_rate, (BLACKBOX,))
+    save(
+        "cycle_cost",
+        {
+            "tls": options.tls,
+            "cpu_seconds": taken,
+            "rate": rate,
+            "paced_cpu_seconds": at_rate,
+        },
+    )
 
 
 class _Agent:
-    """Runs cycles of some orgs in this process, which does nothing else."""
+    """Runs cycles of so many orgs in this process, which does nothing else."""
 
-    def __init__(self, door: Target, folder: Path) -> None:
-        (folder / "password").write_text(PASSWORD.reveal())
-        text = (
-            f'[agent]\nstate_directory = "{folder}/state"\n'
-            f'[defaults]\nhost = "{HOST}"\nconnect_to = "127.0.0.1:{door.port}"\n'
-            f'certificate = "{door.certificate}"\nprivate_key = "{door.key}"\n'
-            f'trust = {{ system = false, file = "{door.root}" }}\nrefusal = false\n'
-            f'password = {{ file = "{folder}/password" }}\nlogins_per_hour = 3600\n'
-        )
-        for number in range(_AT_ONCE):
-            text += f'[orgs.org-{number}]\nusername = "{number}-{USER}"\n'
-        file = folder / "config.toml"
-        file.write_text(text)
-        settings = config.load(file)
+    def __init__(self, door: Target, folder: Path, orgs: int) -> None:
+        self._port = door.port
+        settings = config.load(configure(folder, door, orgs).file)
         self._services = open_services(settings.agent, os.environ)
         self._runners = [OrgRunner(org, self._services) for org in settings.orgs.values()]
         for runner in self._runners:
             self._services.board.add(runner.org)
 
-    async def knock(self, probes: int) -> float:
-        return await self._run(probes, DOOR)
+    async def knock(self, probes: int, rate: float | None = None) -> float:
+        return await self._run(probes, rate, DOOR)
 
-    async def log_in(self, probes: int) -> float:
-        return await self._run(probes, DOOR_AND_LOGIN)
+    async def log_in(self, probes: int, rate: float | None = None) -> float:
+        return await self._run(probes, rate, DOOR_AND_LOGIN)
 
-    async def _run(self, probes: int, wanted: frozenset[Probe]) -> float:
-        async def several(runner: OrgRunner) -> None:
-            for _ in range(probes // _AT_ONCE):
-                result = await runner.run(0.0, wanted)
-                missing = [p for p in wanted if not isinstance(result.outcomes.get(p), Success)]
-                if missing:
-                    raise SystemExit(f"{missing} did not succeed: {result.outcomes}")
+    async def _run(self, probes: int, rate: float | None, wanted: frozenset[Probe]) -> float:
+        async def knock(runner: OrgRunner) -> None:
+            result = await runner.run(0.0, wanted)
+            missing = [p for p in wanted if not isinstance(result.outcomes.get(p), Success)]
+            if missing:
+                raise SystemExit(f"{missing} did not succeed: {result.outcomes}")
 
         before = time.process_time()
-        await asyncio.gather(*map(several, self._runners))
+        await _knocking([partial(knock, runner) for runner in self._runners], probes, rate)
+        return time.process_time() - before
+
+    async def shake_hands(self, probes: int) -> float:
+        presented = (await self._runners[0].look()).presented
+        if isinstance(presented, Failure):
+            raise SystemExit(f"nothing to present: {presented}")
+        before = time.process_time()
+        for _ in range(probes):
+            _shake_hands(presented.presenting, self._port)
         return time.process_time() - before
 
     async def close(self) -> None:
         await close_services(self._services)
 
 
+def _shake_hands(context: ssl.SSLContext, port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handshake = Handshake(context, HOST)
+        while handshake.outcome is None:
+            if data := handshake.to_send():
+                connection.sendall(data)
+            handshake.receive(connection.recv(65536))
+    if handshake.outcome.failure is not None:
+        raise SystemExit(f"the door did not open: {handshake.outcome}")
+
+
+async def _knocking(doors: Sequence[_Knock], probes: int, rate: float | None) -> None:
+    """Knock so many times, some at once: as fast as it goes, or evenly at `rate` a second.
+
+    The number of doors is a multiple of those at once, so that nobody knocks twice at one.
+    """
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+
+    async def several(first: int) -> None:
+        for number in range(first, probes, _AT_ONCE):
+            if rate is not None:
+                await asyncio.sleep(max(0.0, begun + number / rate - clock()))
+            await doors[number % len(doors)]()
+
+    await asyncio.gather(*map(several, range(_AT_ONCE)))
+
+
 @contextmanager
-def _blackbox(door: Target, folder: Path) -> Iterator[Callable[[int], Awaitable[float]]]:
+def _blackbox(door: Target, folder: Path) -> Iterator[Callable[..., Awaitable[float]]]:
     """Run the exporter; give what lets it probe."""
     file = folder / "blackbox.yml"
     file.write_text(
-        _BLACKBOX.format(
+        _BLACKBOX_FILE.format(
             body=target.call_body().decode(),
             root=door.root,
             certificate=door.certificate,
@@ -166,33 +233,32 @@ def _blackbox(door: Target, folder: Path) -> Iterator[Callable[[int], Awaitable[
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             target.wait_for(port, process)
-            yield lambda probes: _ask(process.pid, port, door, probes)
+            yield partial(_ask, process.pid, port, door)
         finally:
             process.terminate()
 
 
-async def _ask(pid: int, port: int, door: Target, probes: int) -> float:
+async def _ask(pid: int, port: int, door: Target, probes: int, rate: float | None = None) -> float:
     asked = {"target": f"https://127.0.0.1:{door.port}{PATH}", "module": "door"}
 
-    async def several(client: httpx.AsyncClient) -> None:
-        for _ in range(probes // _AT_ONCE):
-            answer = await client.get("/probe", params=asked)
-            if "probe_success 1" not in answer.text:
-                raise SystemExit(f"blackbox_exporter did not get in: {answer.text}")
+    async def knock(client: httpx.AsyncClient) -> None:
+        answer = await client.get("/probe", params=asked)
+        if "probe_success 1" not in answer.text:
+            raise SystemExit(f"blackbox_exporter did not get in: {answer.text}")
 
-    before = _cpu_seconds(pid)
+    before = cpu_seconds(pid)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-        await asyncio.gather(*(several(client) for _ in range(_AT_ONCE)))
-    return _cpu_seconds(pid) - before
+        await _knocking([partial(knock, client)] * _AT_ONCE, probes, rate)
+    return cpu_seconds(pid) - before
 
 
-async def _s_time(door: Target, probes: int) -> float:
+async def _s_time(door: Target, asks: Sequence[str], probes: int) -> float:
     """Let OpenSSL connect for two seconds; return what so many probes would have taken."""
     command = ["openssl", "s_time", "-connect", f"127.0.0.1:{door.port}", "-new", "-time", "2"]
-    files = ["-cert", door.certificate, "-key", door.key, "-CAfile", door.root, "-www", PATH]
+    command += ["-cert", str(door.certificate), "-key", str(door.key), "-CAfile", str(door.root)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = await asyncio.to_thread(
-        subprocess.run, [*command, *files], capture_output=True, text=True, check=False
+        partial(subprocess.run, [*command, *asks], capture_output=True, text=True, check=False)
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = re.search(r"(\d+) connections in", done.stdout)
@@ -202,24 +268,13 @@ async def _s_time(door: Target, probes: int) -> float:
     return spent / int(found[1]) * probes
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _print(taken: Mapping[str, Sequence[float]]) -> None:
-    floor, other = taken["openssl s_time"], taken["blackbox_exporter"]
-    print(
-        f"{'CPU of one probe':28} {'ms':>6} {'least':>6} {'most':>6} {'x C':>6} {'x blackbox':>11}"
-    )
+def _print(title: str, taken: Mapping[str, Sequence[float]], references: Collection[str]) -> None:
+    head = " ".join(f"{'x ' + name.split(':')[0]:>20}" for name in references)
+    print(f"{title:28} {'ms':>6} {'least':>6} {'most':>6} {head}")
     for name, seconds in taken.items():
-        times = [1000 * figure(seconds) for figure in (median, min, max)]
-        ratios = f"{_ratio(seconds, floor):6.2f} {_ratio(seconds, other):11.2f}"
-        print(f"{name:28} {' '.join(f'{taken:6.2f}' for taken in times)} {ratios}")
-
-
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return median(one / two for one, two in zip(ours, theirs, strict=True))
+        times = " ".join(f"{1000 * figure(seconds):6.2f}" for figure in (median, min, max))
+        ratios = " ".join(f"{ratio(seconds, taken[other]):20.2f}" for other in references)
+        print(f"{name:28} {times} {ratios}")
 
 
 if __name__ == "__main__":

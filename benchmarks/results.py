@@ -1,4 +1,7 @@
-"""Keeps what was measured, with the machine it was measured on: `results/NAME.json`."""
+"""Keeps what was measured, with the machine it was measured on: `results/NAME.json`.
+
+$SFMTLS_RESULTS is another folder for what is only tried.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import json
 import os
 import platform
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
-_FOLDER: Final = Path(__file__).parent / "results"
+FOLDER: Final = Path(os.environ.get("SFMTLS_RESULTS", Path(__file__).parent / "results"))
 
 
 def save(name: str, figures: dict[str, Any]) -> None:
@@ -27,8 +32,22 @@ def save(name: str, figures: dict[str, Any]) -> None:
         },
         **figures,
     }
-    _FOLDER.mkdir(exist_ok=True)
-    (_FOLDER / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def load(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """Return what was saved last under this name, or None."""
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    kept: dict[str, Any] = json.loads(file.read_text())
+    return kept
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios in the same round: machines are noisy, rounds less so."""
+    return median(one / two for one, two in zip(ours, theirs, strict=True))
 
 
 def _processor() -> str:

@@ -1,7 +1,8 @@
 """The door that the benchmarks knock at: nginx, which asks for a certificate and talks SOAP.
 
 RSA-2048 leaves with two intermediates on both sides, TLS 1.3 or 1.2, a fresh connection each time
-(no ticket, no session cache), and answers of a fixed text: what is measured is the client.
+(no ticket, no session cache), and answers of a fixed text: what is measured is the client. Its
+authority issues certificates for as many clients as are wanted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,10 +24,10 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-# The tests' certificates and ports are good enough to be knocked with.
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+# The tests' certificates are good enough to be knocked with. At the end: they have a `fleet` too.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from making import make
+from making import Made, make
 
 from agent.certificate import CLIENT_AUTH, SERVER_AUTH
 from agent.simulator import soap
@@ -35,6 +36,14 @@ from agent.simulator.server import PASSWORD
 HOST: Final = "bench.my.salesforce.com"
 PATH: Final = "/services/Soap/u/64.0"
 USER: Final = "probe@bench.example"
+# As root's: nginx is no program for everybody.
+SEARCH_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin"
+# The programs that the benchmarks need, and Debian's packages that have them.
+PACKAGES: Final[Mapping[str, str]] = {
+    "nginx": "nginx-light",
+    "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
+    "openssl": "openssl",
+}
 
 _CONFIGURATION: Final = """\
 daemon off;
@@ -78,6 +87,13 @@ class Target:
 
     port: int
     folder: Path
+    authorities: Sequence[Made]  # of the clients: root, policy, issuing
+
+    def issue(self, name: str, key: rsa.RSAPrivateKey) -> bytes:
+        """Return a certificate that the door takes, in PEM, with its two intermediates."""
+        _, policy, issuing = self.authorities
+        leaf = _leaf("client", name, issuing, key)
+        return b"".join(made.pem for made in (leaf, issuing, policy))
 
     @property
     def root(self) -> Path:
@@ -103,7 +119,10 @@ def serving(protocol: str = "TLSv1.3") -> Iterator[Target]:
         # The workers of an nginx that root starts are another user.
         folder.chmod(0o711)
         port = free_port()
-        _write_certificates(folder)
+        _write_side(folder, "server", HOST)
+        clients = _write_side(folder, "client", USER)
+        # s_time sends its leaf alone; with the intermediates here it is let in all the same.
+        (folder / "clients.pem").write_bytes(b"".join(made.pem for made in clients))
         configuration = folder / "nginx.conf"
         configuration.write_text(
             _CONFIGURATION.format(folder=folder, port=port, protocol=protocol, **_answers())
@@ -112,7 +131,7 @@ def serving(protocol: str = "TLSv1.3") -> Iterator[Target]:
         with subprocess.Popen(command) as process:
             try:
                 wait_for(port, process)
-                yield Target(port, folder)
+                yield Target(port, folder, clients)
             finally:
                 process.terminate()
 
@@ -122,34 +141,43 @@ def call_body() -> bytes:
     return soap.call_envelope("getServerTimestamp")
 
 
-def _write_certificates(folder: Path) -> None:
+def pem(key: rsa.RSAPrivateKey) -> bytes:
+    """Return a private key as the agent and nginx read it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write_side(folder: Path, side: str, name: str) -> Sequence[Made]:
+    """Write chain and key of one side; return its authorities, the root first."""
+    chain = [make(f"{side} root", ca=True, key=_key())]
+    for authority in ("policy", "issuing"):
+        chain.append(make(f"{side} {authority}", chain[-1], ca=True, key=_key()))
+    root, policy, issuing = chain
+    key = _key()
+    leaf = _leaf(side, name, issuing, key)
+    (folder / f"{side}.pem").write_bytes(leaf.pem + issuing.pem + policy.pem)
+    (folder / f"{side}.key").write_bytes(pem(key))
+    if side == "server":
+        (folder / "root.pem").write_bytes(root.pem)
+    return chain
+
+
+def _leaf(side: str, name: str, issuing: Made, key: rsa.RSAPrivateKey) -> Made:
     now = datetime.now(UTC)
-    for side, usage, name in (("server", SERVER_AUTH, HOST), ("client", CLIENT_AUTH, USER)):
-        chain = [make(f"{side} root", ca=True, key=_key())]
-        for authority in ("policy", "issuing"):
-            chain.append(make(f"{side} {authority}", chain[-1], ca=True, key=_key()))
-        leaf = make(
-            name,
-            chain[-1],
-            key=_key(),
-            eku=(usage,),
-            names=(name,) if side == "server" else (),
-            not_before=now - timedelta(days=1),
-            not_after=now + timedelta(days=90),
-        )
-        root, policy, issuing = (made.pem for made in chain)
-        (folder / f"{side}.pem").write_bytes(leaf.pem + issuing + policy)
-        key = leaf.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        (folder / f"{side}.key").write_bytes(key)
-        if side == "server":
-            (folder / "root.pem").write_bytes(root)
-        else:
-            # s_time sends its leaf alone; with the intermediates here it is let in all the same.
-            (folder / "clients.pem").write_bytes(root + policy + issuing)
+    server = side == "server"
+    return make(
+        name,
+        issuing,
+        key=key,
+        eku=(SERVER_AUTH if server else CLIENT_AUTH,),
+        # Every org of a fleet has a host of its own.
+        names=(name, "*.my.salesforce.com") if server else (),
+        not_before=now - timedelta(days=1),
+        not_after=now + timedelta(days=90),
+    )
 
 
 def _answers() -> Mapping[str, str]:
@@ -186,9 +214,9 @@ def free_port() -> int:
 
 def program(name: str) -> str:
     """Return where a program is; SystemExit when it is not installed."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    found = shutil.which(name, path=SEARCH_PATH)
     if found is None:
-        raise SystemExit(f"{name} is not installed; `.ci/run` names the packages")
+        raise SystemExit(f"{name} is not installed: apt-get install {PACKAGES[name]}")
     return found
 
 

@@ -108,7 +108,7 @@ def test_what_the_policy_suppresses_is_kept_apart_until_its_time_is_over(moment,
 
 
 def identity(chain):
-    return Identity(chain, b"", Secret("key"), None, "digest")
+    return Identity(chain, Secret("key"), None, "digest")
 
 
 @pytest.mark.parametrize(
