@@ -27,6 +27,14 @@ class _Entry:
     host: str
     organization: str | None
 
+    def is_of(self, org: Org, leaf: Certificate) -> bool:
+        """Tell whether this is what the entry of the org would be, were it made again."""
+        return (
+            self.other.fingerprint_sha256 == leaf.fingerprint_sha256
+            and self.host == org.endpoint.host.casefold()
+            and self.organization == _organization(org)
+        )
+
     def same_organization(self, org: Org) -> bool:
         """Tell whether both are entries for one Salesforce org, which may well have one leaf."""
         if self.host == org.endpoint.host.casefold():
@@ -43,21 +51,17 @@ class Leaves:
     def __init__(self, configured: Callable[[str], bool] = lambda _: True) -> None:
         self._configured = configured
         self._known: dict[str, _Entry] = {}
-        self._put: dict[str, tuple[Org, Certificate]] = {}
         # Both hold names of orgs, in the order in which they came.
         self._by_certificate: dict[str, dict[str, None]] = {}
         self._by_key: dict[str, dict[str, None]] = {}
 
     def put(self, org: Org, leaf: Certificate) -> None:
         """Take in what the org presents from now on."""
-        known, what = self._put.get(org.name, (None, None))
-        if known is org and what is leaf:
+        known = self._known.get(org.name)
+        if known is not None and known.is_of(org, leaf):
             return
-        self._put[org.name] = org, leaf
         other = OtherOrg(org.name, leaf.fingerprint_sha256, leaf.subject_public_key_info_sha256)
         entry = _Entry(other, org.endpoint.host.casefold(), _organization(org))
-        if self._known.get(org.name) == entry:
-            return
         self._forget(org.name)
         self._known[org.name] = entry
         self._by_certificate.setdefault(other.fingerprint_sha256, {})[org.name] = None
