@@ -17,7 +17,7 @@ from typing import Any, Final
 from commands import BARE
 from cycle_cost import AGENT, AGENT_LOGIN, AGENT_TLS, BLACKBOX, S_TIME, S_TIME_TLS
 from results import load, ratio
-from wanted import NAMES, megabytes, rows, seconds
+from wanted import NAMES, megabytes, rows, seconds, within
 
 _PAGE: Final = Path(__file__).parent.parent / "docs" / "performance.md"
 _MARKED: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->\n)", re.DOTALL)
@@ -85,8 +85,8 @@ def _run(run: Kept) -> Sequence[str]:
         seconds(run["cpu_per_cycle"]),
         megabytes(run["resident_most"]),
         f"{run['cycles']:,}",
-        f"<= {seconds(run['lag_p99'])}",
-        f"<= {seconds(run['lag_most'])}",
+        within(run["lag_p99"]),
+        within(run["lag_most"]),
         seconds(run["scrape_median"]),
         seconds(run["scrape_most"]),
         megabytes(run["scrape_compressed"]),
@@ -174,9 +174,9 @@ def _start(kept: Kept) -> str:
         ("the same if all were even", f"{kept['orgs'] / kept['interval']:.0f}"),
         ("cycles under way in a sample every 5 s, at most", f"{kept['in_flight_most']}"),
         ("one org changed: in use after", seconds(reload["seconds"])),
-        ("99 % of cycles began late by meanwhile", f"<= {seconds(reload['late_p99'])}"),
-        ("all of them", f"<= {seconds(reload['late_most'])}"),
-        ("all of them in as long a time before", f"<= {seconds(reload['late_most_without'])}"),
+        ("99 % of cycles began late by meanwhile", within(reload["late_p99"])),
+        ("all of them", within(reload["late_most"])),
+        ("all of them in as long a time before", within(reload["late_most_without"])),
     )
     return _table((f"{kept['orgs']:,} orgs every {kept['interval']} s", ""), iter(figures))
 

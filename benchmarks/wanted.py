@@ -48,8 +48,15 @@ def rows(kept: Mapping[str, Kept | None]) -> Iterator[Row]:
 
 
 def seconds(value: float) -> str:
-    """Return a duration with the unit that suits it."""
+    """Return a duration with the unit that suits it; infinite is the histogram's last bucket."""
+    if math.isinf(value):
+        return "over 60 s"
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def within(bound: float) -> str:
+    """Return the bound of a bucket, as what is known of a quantile."""
+    return seconds(bound) if math.isinf(bound) else f"<= {seconds(bound)}"
 
 
 def megabytes(value: float) -> str:
