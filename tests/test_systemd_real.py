@@ -58,6 +58,8 @@ from agent.cli import main
 from apscheduler.schedulers.base import BaseScheduler
 
 def stop_the_schedule(*_):
+    # What the agent froze is not among the objects.
+    gc.unfreeze()
     (scheduler,) = (each for each in gc.get_objects() if isinstance(each, BaseScheduler))
     scheduler.pause()
 
