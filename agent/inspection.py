@@ -41,15 +41,14 @@ def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspect
         if isinstance(found, Identity):
             leaves.put(org, found.leaf)
     return [
-        _inspection(org, found, _refused(org, found, bare), leaves.sharing(org), environ)
+        _inspection(org, found, bare, leaves.sharing(org), environ)
         for org, found in zip(orgs, identities, strict=True)
     ]
 
 
 def inspect(org: Org, environ: Mapping[str, str]) -> Inspection:
     """Do the same for one org; whether it shares its certificate with another is not known."""
-    found = _identity(org, environ)
-    return _inspection(org, found, _refused(org, found, BareContexts()), None, environ)
+    return _inspection(org, _identity(org, environ), BareContexts(), None, environ)
 
 
 def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
@@ -59,10 +58,8 @@ def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
         return error.failure
 
 
-def _refused(org: Org, found: Identity | Failure, bare: BareContexts) -> Failure | None:
+def _refused(org: Org, found: Identity, bare: BareContexts) -> Failure | None:
     """Return why OpenSSL would not use these certificates to trust, or this pair."""
-    if isinstance(found, Failure):
-        return None
     # Orgs share their few trust stores, so that each is loaded once.
     trusting = bare.get(org.endpoint, org.trust, None)
     if isinstance(trusting, Failure):
@@ -74,7 +71,7 @@ def _refused(org: Org, found: Identity | Failure, bare: BareContexts) -> Failure
 def _inspection(
     org: Org,
     found: Identity | Failure,
-    refused: Failure | None,
+    bare: BareContexts,
     others: tuple[OtherOrg, ...] | None,
     environ: Mapping[str, str],
 ) -> Inspection:
@@ -97,6 +94,7 @@ def _inspection(
     if isinstance(found, Failure):
         problems.append(found.detail or str(found))
         return Inspection(org, None, tuple(problems), tuple(warnings), Judgement((), ()))
+    refused = _refused(org, found, bare)
     if refused is not None:
         problems.append(str(refused))
     now = datetime.now(UTC)

@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import process
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.simulator.pki import ClientCertificate, Pki
@@ -97,7 +98,7 @@ async def _watch(agent: asyncio.subprocess.Process, orgs: int, seconds: int, int
     for _ in range(0, seconds, _SCRAPE_SECONDS):
         await asyncio.sleep(_SCRAPE_SECONDS)
         await asyncio.to_thread(_scrape, url)
-        memory.append(_resident_kib(agent.pid))
+        memory.append(process.memory(agent.pid).resident // 1024)
     text = await asyncio.to_thread(_scrape, url)
     ready = await asyncio.to_thread(_status, url.replace("/metrics", "/-/ready"))
     kept = _report(text, orgs, seconds, interval, memory)
@@ -152,13 +153,6 @@ def _scrape(url: str) -> str:
 def _status(url: str) -> int:
     with urllib.request.urlopen(url) as answer:  # noqa: S310 - as above
         return int(answer.status)
-
-
-def _resident_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1])
-    raise ValueError("no VmRSS: this needs Linux")
 
 
 def _lint(text: str) -> str:

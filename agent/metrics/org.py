@@ -523,7 +523,7 @@ def _policy_violations(violations: Sequence[Violation]) -> Iterator[_Sample]:
 )
 def _policy_suppressed(suppressed: Sequence[Suppressed]) -> Iterator[_Sample]:
     """1 for each rule that is violated now, as the configuration says it may; side as above."""
-    found = (suppressed.violation for suppressed in suppressed)
+    found = (one.violation for one in suppressed)
     for labels in dict.fromkeys((v.rule, v.severity, v.side) for v in found):
         yield labels, 1
 
