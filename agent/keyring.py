@@ -2,7 +2,8 @@
 
 A new pair is in use when OpenSSL takes it, and only then: chain, key and contexts change together
 or not at all. Files may lie where reading them hangs (a network mount), so they are read in a
-thread, one at a time for each org; a cycle waits a little and goes on with what it has.
+thread, one at a time for each org; a cycle waits a little and goes on with what it has. Only
+whether they are still the same is seen without one, where that cannot hang.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agent.credentials import Protection
 from agent.identity import Identity, Rotation
 from agent.judge import Files, anchors_of
 from agent.listing import read_lists
+from agent.mounts import are_local
 from agent.org import Endpoint, FromVariable, Org, TlsVersion, TrustAnchors
 from agent.probe.tls import client_context
 from agent.reason import Reason
@@ -121,8 +123,9 @@ class Keyring:
         self._reading: asyncio.Future[Look] | None = None
         self._slow = False
         self._paths: tuple[str, ...] | None = None
-        # What a look finds for as long as the files are these.
+        # What a look finds for as long as the files are these, and whether to see that can hang.
         self._settled: tuple[tuple[_Stamp, ...], Look] | None = None
+        self._near = False
 
     def succeeded_by(self, org: Org) -> Keyring:
         """Return the keyring for the org as it is configured now, with what this one has for it.
@@ -142,6 +145,9 @@ class Keyring:
     async def look(self, seconds: float = _PATIENCE_SECONDS) -> Look:
         """Read the files again and return what to present now; it takes no longer than that."""
         if self._reading is None:
+            # The way to a thread and back costs more than all else here.
+            if self._near and (known := self._as_before()):
+                return known
             self._reading = in_a_thread(self._read)
         await asyncio.wait([self._reading], timeout=seconds)
         if not self._reading.done():
@@ -152,19 +158,27 @@ class Keyring:
         found, self._reading, self._slow = self._reading, None, False
         return found.result()
 
+    def _as_before(self) -> Look | None:
+        """Return what is known of the files if they are as they were; it asks for their status."""
+        if self._settled is None or self._paths is None:
+            return None
+        stamps, look = self._settled
+        return look if tuple(map(_stamp, self._paths)) == stamps else None
+
     # --- in the thread
 
     def _read(self) -> Look:
-        # Before they are read, or a change in between would go unnoticed.
+        if known := self._as_before():
+            return known
         if self._paths is None:
             self._paths = _paths(self._org, self._environ)
+        # Before they are read, or a change in between would go unnoticed.
         stamps = tuple(map(_stamp, self._paths))
-        if self._settled is not None and stamps == self._settled[0]:
-            return self._settled[1]
         look = self._read_files()
-        self._settled = None
+        self._settled, self._near = None, False
         if self._presented and not self._troubled() and _are_settled(stamps):
             self._settled = stamps, Look(self._presented, self._files)
+            self._near = are_local(self._paths)
         return look
 
     def _read_files(self) -> Look:

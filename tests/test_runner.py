@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import os
 import socket
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -290,6 +291,25 @@ async def test_files_that_did_not_change_are_not_read_again(place, settled):
     assert len(settled) == 1
     assert again.presented is first.presented
     assert again.files is first.files
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("near", [True, False], ids=["near", "far"])
+async def test_whether_files_are_as_before_is_seen_in_a_thread_where_that_may_hang(
+    place, monkeypatch, near
+):
+    monkeypatch.setattr(keyrings, "are_local", lambda _: near)
+    keyring = place.keyring()
+    await keyring.look()
+    seen_by = []
+    actual = keyrings._stamp
+    monkeypatch.setattr(
+        keyrings, "_stamp", lambda file: seen_by.append(threading.current_thread()) or actual(file)
+    )
+    await keyring.look()
+
+    assert seen_by
+    assert {thread is threading.main_thread() for thread in seen_by} == {near}
 
 
 async def test_files_that_have_just_changed_are_read_again(place):
