@@ -21,7 +21,7 @@ import agent
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from agent.config import Settings
+    from agent.config import Kept, Settings
     from agent.org import Org
 
 _Answer = TypeVar("_Answer")
@@ -83,12 +83,13 @@ def run(config: Path) -> None:
     import asyncio
 
     from agent import logs, systemd
-    from agent.config import ConfigError, load
+    from agent.config import ConfigError, Kept, load
     from agent.daemon import Daemon, DaemonError
     from agent.org import authority
     from agent.web import ListenError
 
-    settings = _settings(config)
+    kept = Kept()
+    settings = _settings(config, kept)
     logs.configure(settings.agent.log_level.value, settings.agent.log_format.value)
     # A scrape is rendered in a thread; with CPython's 5 ms every wake-up of the event loop would
     # wait that long for its turn, and the probes would measure it.
@@ -98,7 +99,7 @@ def run(config: Path) -> None:
 
     async def watch() -> None:
         sockets = systemd.listen_sockets(os.environ)
-        await Daemon(settings, lambda: load(config), os.environ, sockets).run()
+        await Daemon(settings, lambda: load(config, kept=kept), os.environ, sockets).run()
 
     try:
         asyncio.run(watch())
@@ -582,11 +583,11 @@ def demo(listen: str, duration: str | None) -> None:
         _fail(f"cannot run the demo: {error}", EX_FAILED)
 
 
-def _settings(config: Path) -> Settings:
+def _settings(config: Path, kept: Kept | None = None) -> Settings:
     from agent.config import ConfigError, load
 
     try:
-        return load(config)
+        return load(config, kept=kept)
     except ConfigError as error:
         _fail(str(error), EX_CONFIG)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from typing import Final
 from agent.config.build import org_of, state_directory_of, timeouts_of
 from agent.config.checks import CHECKS, LABELS_TAKEN, LONGEST_LABEL_VALUE, timeout_complaints
 from agent.config.files import File, included_files, read_file
+from agent.config.kept import Kept, written
 from agent.config.parse import parse
 from agent.config.problem import ConfigError, Location, Problem, key_path
 from agent.config.settings import (
@@ -58,6 +59,7 @@ from agent.org import Org, SecretSource, SessionCall
 __all__ = [
     "AgentSettings",
     "ConfigError",
+    "Kept",
     "Key",
     "LogFormat",
     "LogLevel",
@@ -75,22 +77,33 @@ __all__ = [
 ]
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in `path` and the files it includes; ConfigError names every problem."""
+def load(path: Path, environ: Mapping[str, str] = os.environ, kept: Kept | None = None) -> Settings:
+    """Return the settings in `path` and the files it includes; ConfigError names every problem.
+
+    `kept` is for whoever loads again and again: orgs that are as before are not made anew.
+    """
     problems: list[Problem] = []
     main = read_file(path, problems)
     if main is None:
         raise ConfigError(tuple(problems))
-    tables, bad = parse(main, MainFile, problems)
-    sources = _orgs_of(main, tables, bad)
+    kept = kept or Kept()
+    known = kept.known(main)
+    sources = [*_known_of(main, known)]
+    tables, bad = parse(_without(main, sources), MainFile, problems)
+    sources += _orgs_of(main, tables, bad)
     for included in included_files(main, tables.include or (), problems):
-        its_tables, its_bad = parse(included, IncludedFile, problems)
-        sources += _orgs_of(included, its_tables, its_bad)
+        as_before = [*_known_of(included, known)]
+        its_tables, its_bad = parse(_without(included, as_before), IncludedFile, problems)
+        sources += as_before + _orgs_of(included, its_tables, its_bad)
     top = _Top(main, tables, bad)
     orgs = _orgs(top, sources, problems)
     agent = _agent(top, environ, problems)
     if problems:
         raise ConfigError(_in_order(problems, main))
+    kept.keep(
+        main,
+        {s.name: (s.written, orgs[s.name]) for s in sources if s.written is not None},
+    )
     web = tables.web or WebTable()
     host, port = web.listen or LISTEN
     return Settings(
@@ -137,12 +150,17 @@ class _Top:
 
 @dataclass(frozen=True, slots=True)
 class _OrgSource:
-    """One [orgs.NAME] table, in the file where it stands."""
+    """One [orgs.NAME] table, in the file where it stands.
+
+    `known` is the org when all of this is as it was, and then `table` is left empty.
+    """
 
     name: str
     file: File
-    table: OrgTable
-    bad: frozenset[Location]
+    written: int | None
+    table: OrgTable = OrgTable()  # noqa: RUF009 - it is frozen
+    bad: frozenset[Location] = frozenset()
+    known: Org | None = None
 
     @property
     def location(self) -> Location:
@@ -153,7 +171,29 @@ class _OrgSource:
 def _orgs_of(
     file: File, tables: MainFile | IncludedFile, bad: frozenset[Location]
 ) -> list[_OrgSource]:
-    return [_OrgSource(name, file, table, bad) for name, table in (tables.orgs or {}).items()]
+    text = file.content.get("orgs", {})
+    return [
+        _OrgSource(name, file, written(file, text.get(name)), table, bad)
+        for name, table in (tables.orgs or {}).items()
+    ]
+
+
+def _known_of(file: File, known: Mapping[str, tuple[int, Org]]) -> Iterator[_OrgSource]:
+    """Yield the orgs of which there stands what stood there the last time."""
+    tables = file.content.get("orgs")
+    for name, table in tables.items() if known and isinstance(tables, dict) else ():
+        before, org = known.get(name, (None, None))
+        if org is not None and before == written(file, table):
+            yield _OrgSource(name, file, before, known=org)
+
+
+def _without(file: File, sources: Sequence[_OrgSource]) -> File:
+    """Return the file with those orgs left out."""
+    if not sources:
+        return file
+    names = {source.name for source in sources}
+    rest = {name: table for name, table in file.content["orgs"].items() if name not in names}
+    return replace(file, content={**file.content, "orgs": rest})
 
 
 # Whoever has one of these problems has orgs in mind, if only in a file that could not be read.
@@ -163,10 +203,18 @@ _ABOUT_ORGS: Final = ("orgs", "include")
 def _orgs(top: _Top, sources: Sequence[_OrgSource], problems: list[Problem]) -> dict[str, Org]:
     first: dict[str, _OrgSource] = {}
     found: dict[str, Org] = {}
+    usual = _usual(top)
     problems += _label_problems(top.file, ("defaults", "labels"), top.defaults)
     problems += _suppression_problems(top.file, ("defaults",), top.defaults, top.bad)
     problems += _maintenance_problems(top.file, ("defaults",), top.defaults, top.bad)
     for source in sources:
+        if other := first.get(source.name):
+            message = f"{other.file.path} has an org of this name too; each needs its own"
+            problems.append(source.file.problem(source.location, message))
+        first.setdefault(source.name, source)
+        if source.known is not None:
+            found[source.name] = source.known
+            continue
         problems += _label_problems(source.file, (*source.location, "labels"), source.table)
         problems += _suppression_problems(source.file, source.location, source.table, source.bad)
         problems += _maintenance_problems(source.file, source.location, source.table, source.bad)
@@ -174,11 +222,7 @@ def _orgs(top: _Top, sources: Sequence[_OrgSource], problems: list[Problem]) -> 
             message = "the name needs 1 to 63 letters, digits, dots, hyphens and underscores, and "
             message += "begins with a letter or digit"
             problems.append(source.file.problem(source.location, message))
-        if other := first.get(source.name):
-            message = f"{other.file.path} has an org of this name too; each needs its own"
-            problems.append(source.file.problem(source.location, message))
-        first.setdefault(source.name, source)
-        merged = _merged(top, source.table)
+        merged = _over(usual, source.table)
         wrong = list(_cross_problems(top, source, merged))
         problems += wrong
         if not wrong and not problems:
@@ -285,21 +329,22 @@ def _length_complaints(window: MaintenanceTable) -> Iterator[tuple[str, str]]:
             )
 
 
-def _merged(top: _Top, own: OrgTable) -> OrgTable:
-    """Return the org's table over the defaults over what the agent's table says for all.
-
-    Trust, policy, timeouts and labels merge key by key, and suppressions and maintenance add up; a
-    secret, a certificate and a proxy are one thing each and are replaced as a whole.
-    """
+def _usual(top: _Top) -> OrgTable:
+    """Return what an org has that says nothing: the defaults over what the agent's table says."""
     shared = OrgTable.model_construct(
         interval=top.agent.interval,
         login_interval=top.agent.login_interval,
         timeouts=top.agent.timeouts,
     )
-    return _over(_over(shared, top.defaults), own)
+    return _over(shared, top.defaults)
 
 
 def _over(under: OrgTable, upper: OrgTable) -> OrgTable:
+    """Return one table over another.
+
+    Trust, policy, timeouts and labels merge key by key, and suppressions and maintenance add up; a
+    secret, a certificate and a proxy are one thing each and are replaced as a whole.
+    """
     changes = given_in(upper)
     if under.trust and upper.trust:
         changes["trust"] = under.trust.model_copy(update=given_in(upper.trust))

@@ -135,6 +135,8 @@ def host_name(value: str) -> str:
 
 def _address(value: str) -> str | None:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if ":" not in bare and not bare[-1:].isdigit():
+        return None  # as nearly all are, and to let the library find it out takes longer
     try:
         return str(ipaddress.ip_address(bare))
     except ValueError:
