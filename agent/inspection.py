@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from agent import credentials, identity
 from agent.config import key_path, secrets_of
 from agent.credentials import CredentialError
 from agent.identity import Identity, IdentityError
 from agent.judge import Files, Judge, anchors_of
-from agent.keyring import BareContexts
 from agent.leaves import Leaves
 from agent.listing import read_lists
-from agent.org import Org, TrustAnchors
+from agent.org import Endpoint, Org, TrustAnchors
 from agent.policy import Judgement
 from agent.policy.rule import OtherOrg
 from agent.policy.tables import shipped_tables
@@ -33,22 +33,28 @@ class Inspection:
     judgement: Judgement
 
 
+_Distrusted = Callable[[TrustAnchors], Failure | None]
+"""Says why OpenSSL would not use these certificates to trust."""
+
+
 def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspection]:
     """Read everything that the orgs need and say what is wrong with it; no network."""
-    leaves, bare = Leaves(), BareContexts()
+    leaves = Leaves()
+    # Orgs share their few trust stores, and to load one takes up to tens of milliseconds.
+    distrusted = cache(_distrusted)
     identities = [_identity(org, environ) for org in orgs]
     for org, found in zip(orgs, identities, strict=True):
         if isinstance(found, Identity):
             leaves.put(org, found.leaf)
     return [
-        _inspection(org, found, bare, leaves.sharing(org), environ)
+        _inspection(org, found, distrusted, leaves.sharing(org), environ)
         for org, found in zip(orgs, identities, strict=True)
     ]
 
 
 def inspect(org: Org, environ: Mapping[str, str]) -> Inspection:
     """Do the same for one org; whether it shares its certificate with another is not known."""
-    return _inspection(org, _identity(org, environ), BareContexts(), None, environ)
+    return _inspection(org, _identity(org, environ), _distrusted, None, environ)
 
 
 def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
@@ -58,12 +64,13 @@ def _identity(org: Org, environ: Mapping[str, str]) -> Identity | Failure:
         return error.failure
 
 
-def _refused(org: Org, found: Identity, bare: BareContexts) -> Failure | None:
-    """Return why OpenSSL would not use these certificates to trust, or this pair."""
-    # Orgs share their few trust stores, so that each is loaded once.
-    trusting = bare.get(org.endpoint, org.trust, None)
-    if isinstance(trusting, Failure):
-        return trusting
+def _distrusted(trust: TrustAnchors) -> Failure | None:
+    context = client_context(Endpoint("-"), trust, None)
+    return context if isinstance(context, Failure) else None
+
+
+def _refused(org: Org, found: Identity) -> Failure | None:
+    """Return why OpenSSL would not use this pair."""
     context = client_context(org.endpoint, TrustAnchors(system=False), found)
     return context if isinstance(context, Failure) else None
 
@@ -71,7 +78,7 @@ def _refused(org: Org, found: Identity, bare: BareContexts) -> Failure | None:
 def _inspection(
     org: Org,
     found: Identity | Failure,
-    bare: BareContexts,
+    distrusted: _Distrusted,
     others: tuple[OtherOrg, ...] | None,
     environ: Mapping[str, str],
 ) -> Inspection:
@@ -94,7 +101,7 @@ def _inspection(
     if isinstance(found, Failure):
         problems.append(found.detail or str(found))
         return Inspection(org, None, tuple(problems), tuple(warnings), Judgement((), ()))
-    refused = _refused(org, found, bare)
+    refused = distrusted(org.trust) or _refused(org, found)
     if refused is not None:
         problems.append(str(refused))
     now = datetime.now(UTC)
