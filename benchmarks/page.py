@@ -100,7 +100,7 @@ def _scaling(kept: Kept) -> str:
 
 def _fleet(kept: Kept) -> str:
     counted = (
-        f"Measured for {kept['measured_seconds']:.0f} s, from {kept['ready_seconds']:.0f} s after "
+        f"Measured for {kept['measured_seconds']:.0f} s, from {kept['begun_seconds']:.0f} s after "
         f"the start on. Missed cycles: {kept['missed']}. Failures of orgs that do not hang: "
         f"{kept['failures']}. Open descriptors: at most {kept['descriptors_most']}.\n"
     )
