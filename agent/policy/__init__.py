@@ -68,8 +68,9 @@ def evaluate(evidence: Evidence, rules: Mapping[str, Rule] = CATALOGUE) -> Judge
     """Return the judgement of every rule; a rule that raises becomes an `internal` finding."""
     not_evaluated: list[str] = []
     found: list[Violation] = []
+    seen = evidence.seen()
     for name, rule in sorted(rules.items()):
-        if rule.lacks_evidence(evidence):
+        if rule.lacks_evidence(seen):
             not_evaluated.append(name)
             continue
         try:

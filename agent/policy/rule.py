@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -213,6 +213,11 @@ class Evidence:
             object.__setattr__(self, "_server", known)
         return known
 
+    def seen(self) -> frozenset[str]:
+        """Return the names of the fields that say something; an empty chain does not."""
+        values = ((name, getattr(self, name)) for name in _FIELDS)
+        return frozenset(n for n, v in values if v is not None and not (n in BOTH and not v))
+
     def sides(self) -> Iterator[tuple[Side, ChainAnalysis]]:
         """Yield each side whose chain was seen."""
         if self.client_chain:
@@ -235,6 +240,8 @@ class Evidence:
         for side, analysis in self.sides():
             yield side, analysis.leaf_position, analysis.leaf
 
+
+_FIELDS: Final = tuple(part.name for part in fields(Evidence) if part.init)
 
 Check = Callable[[Evidence], Iterator[Finding]]
 
@@ -270,18 +277,11 @@ class Rule:
         """Return what to do about a finding on this side; `own` is what the finding itself says."""
         return (self.server_remedy if side is Side.SERVER else None) or own or self.remedy
 
-    def lacks_evidence(self, evidence: Evidence) -> bool:
-        """Tell whether the rule cannot be evaluated on `evidence`."""
+    def lacks_evidence(self, seen: frozenset[str]) -> bool:
+        """Tell whether the rule cannot be evaluated where these fields of Evidence were seen."""
         if not self.needs:
             return False
-        missing = [_not_seen(evidence, name) for name in self.needs]
-        return all(missing) if self.either else any(missing)
-
-
-def _not_seen(evidence: Evidence, name: str) -> bool:
-    """Tell whether a field of Evidence was not seen; a chain without certificates was not."""
-    value = getattr(evidence, name)
-    return value is None or (name in BOTH and not value)
+        return seen.isdisjoint(self.needs) if self.either else not seen.issuperset(self.needs)
 
 
 _registered: Final[dict[str, Rule]] = {}
@@ -314,6 +314,8 @@ def rule(
         name = check.__name__
         if name in _registered:
             raise TypeError(f"two rules are called {name!r}")
+        if unknown := {*needs} - {*_FIELDS}:
+            raise TypeError(f"rule {name!r} needs what no evidence has: {', '.join(unknown)}")
         documentation = inspect.getdoc(check)
         if not documentation:
             raise TypeError(f"rule {name!r} has no docstring: it is the documentation")

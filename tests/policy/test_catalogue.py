@@ -197,6 +197,17 @@ def test_a_rule_without_a_docstring_is_refused():
     assert "undocumented" not in CATALOGUE
 
 
+def test_a_rule_that_needs_what_no_evidence_has_is_refused():
+    def hungry(_evidence):
+        """It would never be evaluated, and nobody would know."""
+
+    with pytest.raises(TypeError, match="rule 'hungry' needs what no evidence has: clients_chain"):
+        registration.rule(
+            Severity.INFO, remedy="-", reference="-", needs=("client_chain", "clients_chain")
+        )(hungry)
+    assert "hungry" not in CATALOGUE
+
+
 def test_a_module_that_claims_no_rule_is_refused():
     with pytest.raises(TypeError, match=r"agent\.policy\.forgotten holds no rule"):
         policy._require_rules(["chain", "forgotten", "rule"], CATALOGUE)
