@@ -4,7 +4,7 @@ Usage: python benchmarks/start.py [--orgs 10000] [--interval 60]
 
 From the start of the process: the seconds until the endpoint answers, until the first cycle is
 done, and until every org has had one; how many first cycles ended in one second, which the log
-tells, and how many were under way, which the gauge tells to a scrape every 5 s. Then one org's
+tells, and how many were under way, which the gauge tells to a scrape every 15 s. Then one org's
 labels change in the file: the seconds from SIGHUP to "configuration reloaded" in the log, and how
 late cycles began meanwhile, beside as long a time without a reload.
 """
@@ -28,7 +28,7 @@ from process import Daemon
 from results import save
 from scrapes import Lags, samples, scrape
 
-_SAMPLE_SECONDS: Final = 5
+_SAMPLE_SECONDS: Final = 15
 # Both windows of the reload are at least so long, for enough cycles to be late in.
 _WINDOW_SECONDS: Final = 10
 _LIMIT: Final = 600
