@@ -172,7 +172,7 @@ def _start(kept: Kept) -> str:
         ("every org has been seen after", seconds(kept["all_seen"])),
         ("first cycles that ended in one second, at most", f"{kept['ended_in_a_second']}"),
         ("the same if all were even", f"{kept['orgs'] / kept['interval']:.0f}"),
-        ("cycles under way in a sample every 15 s, at most", f"{kept['in_flight_most']}"),
+        ("cycles under way at a scrape, at most", f"{kept['in_flight_most']}"),
         ("one org changed: in use after", seconds(reload["seconds"])),
         ("99 % of cycles began late by meanwhile", within(reload["late_p99"])),
         ("all of them", within(reload["late_most"])),
