@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,22 +60,19 @@ def folder(tmp_path):
     return Folder(tmp_path)
 
 
-def in_main(old, new):
+def replaced(file, old, new):
+    """Return an edit of one of the folder's files."""
+
     def edit(folder):
-        text = folder.main.read_text()
+        path = getattr(folder, file)
+        text = path.read_text()
         assert old in text
-        folder.main.write_text(text.replace(old, new, 1))
+        path.write_text(text.replace(old, new, 1))
 
     return edit
 
 
-def in_more(old, new):
-    def edit(folder):
-        text = folder.more.read_text()
-        assert old in text
-        folder.more.write_text(text.replace(old, new, 1))
-
-    return edit
+in_main, in_more = partial(replaced, "main"), partial(replaced, "more")
 
 
 def moved(folder):
