@@ -148,6 +148,9 @@ class _Top:
         return self.tables.defaults or OrgTable()
 
 
+_NOTHING: Final = OrgTable()
+
+
 @dataclass(frozen=True, slots=True)
 class _OrgSource:
     """One [orgs.NAME] table, in the file where it stands.
@@ -158,7 +161,7 @@ class _OrgSource:
     name: str
     file: File
     written: int | None
-    table: OrgTable = OrgTable()  # noqa: RUF009 - it is frozen
+    table: OrgTable
     bad: frozenset[Location] = frozenset()
     known: Org | None = None
 
@@ -184,7 +187,7 @@ def _known_of(file: File, known: Mapping[str, tuple[int, Org]]) -> Iterator[_Org
     for name, table in tables.items() if known and isinstance(tables, dict) else ():
         before, org = known.get(name, (None, None))
         if org is not None and before == written(file, table):
-            yield _OrgSource(name, file, before, known=org)
+            yield _OrgSource(name, file, before, _NOTHING, known=org)
 
 
 def _without(file: File, sources: Sequence[_OrgSource]) -> File:

@@ -314,7 +314,7 @@ def rule(
         name = check.__name__
         if name in _registered:
             raise TypeError(f"two rules are called {name!r}")
-        if unknown := {*needs} - {*_FIELDS}:
+        if unknown := sorted({*needs} - {*_FIELDS}):
             raise TypeError(f"rule {name!r} needs what no evidence has: {', '.join(unknown)}")
         documentation = inspect.getdoc(check)
         if not documentation:
