@@ -120,6 +120,7 @@ class Daemon:
             settings.agent, environ, self._instruments.internal_error, self._say_status
         )
         self._board = self._services.board
+        self._exposition = Exposition(self._board, self._instruments)
         self._schedule = Schedule(
             clock=time.time,
             max_in_flight=settings.agent.max_in_flight,
@@ -146,7 +147,7 @@ class Daemon:
         self._refused = False
         self._web = WebServer(
             create_app(
-                Exposition(self._board, self._instruments),
+                self._exposition,
                 readiness=self._board.every_org_seen,
                 now=now,
                 reload=self.reload if settings.web.lifecycle else None,
@@ -355,6 +356,7 @@ class Daemon:
             result = await runner.run(late + time.monotonic() - began, only)
         self._instruments.stages_took(result.stages)
         self._journal.take(result, self._board.get(name))
+        self._exposition.make_ready(name)
         return result
 
     def _anchors(self, name: str) -> Anchors:

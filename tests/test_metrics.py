@@ -374,6 +374,36 @@ def test_what_is_kept_of_the_text_before_is_what_would_be_made_anew(openmetrics)
             assert exposed.render(NOON, openmetrics=openmetrics) == own, news
 
 
+@FORMATS
+def test_what_was_made_ready_is_shown_and_is_not_when_something_changed_since(openmetrics):
+    made = board(org(), org("us"))
+    exposed = exposition(made)
+    made.record(result("us"))
+
+    exposed.make_ready("us")
+    ready = exposed._rendered["us"]
+    assert exposed.render(NOON, openmetrics=openmetrics) == client_s_own(
+        exposed, made, NOON, openmetrics
+    )
+    assert exposed._rendered["us"] is ready
+
+    made.skipped("us", Probe.HANDSHAKE, SkipCause.OVERLAP, 1)
+    assert exposed.render(NOON, openmetrics=openmetrics) == client_s_own(
+        exposed, made, NOON, openmetrics
+    )
+
+
+def test_an_org_that_is_not_watched_any_more_is_not_made_ready():
+    made = board(org(), org("us"))
+    exposed = exposition(made)
+    made.remove("us")
+
+    exposed.make_ready("us")
+
+    assert "us" not in exposed._rendered
+    assert b'org="us"' not in exposed.render(NOON, openmetrics=False)
+
+
 def test_a_removed_org_leaves_text_and_cache_in_both_formats():
     made = board(org(), org("us"))
     exposed = exposition(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -101,10 +101,11 @@ class Exposition:
     """The whole /metrics text; an org's lines are made once for each version of its snapshot.
 
     prometheus_client's renderer takes about 9 µs a line, which is seconds for thousands of orgs.
-    Here a line is a pattern of its family and a number, made when something changed; a scrape joins
-    what is there, family by family as the formats demand, and formats only the gauges that age. The
-    text is exactly what prometheus_client gives for all families at once. The lines of an org are
-    the same in both formats, whose difference is in the headers.
+    Here a line is a pattern of its family and a number, made when something changed (`make_ready`);
+    a scrape makes what is missing, joins all of it family by family, as the formats demand, and
+    formats only the gauges that age. The text is exactly what prometheus_client gives for all
+    families at once. The lines of an org are the same in both formats, whose difference is in the
+    headers.
     """
 
     def __init__(self, board: Board, instruments: Instruments) -> None:
@@ -123,9 +124,22 @@ class Exposition:
         """
         return b"".join(self.parts(now, openmetrics=openmetrics))
 
+    def make_ready(self, name: str) -> None:
+        """Make the lines of an org now, so that the next scrape finds them.
+
+        After a cycle what they are made of lies in the processor's cache; and what a scrape would
+        make of all orgs at once, cycles would wait for.
+        """
+        snapshot = self._board.get(name)
+        if snapshot is not None:
+            self._up_to_date(snapshot)
+
     def parts(self, now: datetime, *, openmetrics: bool) -> Iterator[bytes]:
         """Yield the same text family by family: of thousands of orgs it is tens of megabytes."""
-        orgs = self._up_to_date(self._board.snapshots())
+        snapshots = self._board.snapshots()
+        orgs = [self._up_to_date(snapshot) for snapshot in snapshots]
+        for name in self._rendered.keys() - {snapshot.org.name for snapshot in snapshots}:
+            self._rendered.pop(name, None)
         agent = (*self.instruments.families(), *board_families(self._board))
         yield _text(agent, openmetrics)
         aging = {index for org in orgs for index in org.aging}
@@ -140,18 +154,13 @@ class Exposition:
         if openmetrics:
             yield _END
 
-    def _up_to_date(self, snapshots: Sequence[Snapshot]) -> list[_Rendered]:
-        before = self._rendered
-        after: dict[str, _Rendered] = {}
-        for snapshot in snapshots:
-            known = before.get(snapshot.org.name)
-            if known is None or known.version != snapshot.version:
-                known = _render(snapshot, known)
-            after[snapshot.org.name] = known
-        # Never changed once it is here, so that renders in several threads do not disturb each
-        # other. Removed orgs leave it.
-        self._rendered = after
-        return list(after.values())
+    def _up_to_date(self, snapshot: Snapshot) -> _Rendered:
+        # What is there may be of a cycle that ended since the snapshot was taken: it is as good.
+        name = snapshot.org.name
+        known = self._rendered.get(name)
+        if known is None or known.version < snapshot.version:
+            known = self._rendered[name] = _render(snapshot, known)
+        return known
 
 
 def _render(snapshot: Snapshot, before: _Rendered | None) -> _Rendered:
