@@ -1,7 +1,7 @@
 """What the agent takes for many orgs: the daemon as it is deployed, its defaults, ten minutes.
 
-Usage: python benchmarks/fleet.py [--orgs 10000] [--interval 60] [--seconds 600] [--hanging 0]
-                                  [--scrape-every 15]
+Usage: python benchmarks/fleet.py [--orgs 10000 ...] [--interval 60] [--seconds 600 ...]
+                                  [--hanging 0] [--scrape-every 15]
 
 Starts nginx (target.py) and the agent as processes, every org with a host, a user, a certificate
 and an RSA key of its own. So many per cent of the orgs, --hanging, are behind a far side that takes
@@ -221,21 +221,33 @@ def _ms(seconds: float) -> str:
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--orgs", type=int, default=10000)
+    parser.add_argument("--orgs", type=int, nargs="+", default=[10000])
     parser.add_argument("--interval", type=int, default=60, help="seconds")
-    parser.add_argument("--seconds", type=int, default=600, help="measured after the warm-up")
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        nargs="+",
+        default=[600],
+        help="measured after the warm-up: for all sizes, or for each of them",
+    )
     parser.add_argument("--hanging", type=int, default=0, metavar="PERCENT")
     parser.add_argument("--scrape-every", type=int, default=15, help="seconds")
     options = parser.parse_args()
-    figures = run(
-        options.orgs,
-        interval=options.interval,
-        seconds=options.seconds,
-        hanging=options.hanging,
-        scrape_every=options.scrape_every,
-    )
-    report(figures)
-    save("fleet", asdict(figures))
+    lengths = options.seconds * len(options.orgs) if len(options.seconds) == 1 else options.seconds
+    if len(lengths) != len(options.orgs):
+        parser.error("give --seconds once, or for each size")
+    runs = []
+    for orgs, seconds in zip(options.orgs, lengths, strict=True):
+        figures = run(
+            orgs,
+            interval=options.interval,
+            seconds=seconds,
+            hanging=options.hanging,
+            scrape_every=options.scrape_every,
+        )
+        report(figures)
+        runs.append(asdict(figures))
+    save("fleet", {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -99,12 +99,21 @@ def _scaling(kept: Kept) -> str:
 
 
 def _fleet(kept: Kept) -> str:
-    counted = (
-        f"Measured for {kept['measured_seconds']:.0f} s, from {kept['begun_seconds']:.0f} s after "
-        f"the start on. Missed cycles: {kept['missed']}. Failures of orgs that do not hang: "
-        f"{kept['failures']}. Open descriptors: at most {kept['descriptors_most']}.\n"
+    counted = _table(
+        ("orgs", "measured for", "from the start", "missed", "others that failed", "descriptors"),
+        (
+            (
+                f"{run['orgs']:,}",
+                f"{run['measured_seconds']:.0f} s",
+                f"{run['begun_seconds']:.0f} s",
+                f"{run['missed']:,}",
+                f"{run['failures']}",
+                f"{run['descriptors_most']}",
+            )
+            for run in kept["runs"]
+        ),
     )
-    return f"{_table(_RUN_HEAD, iter([_run(kept)]))}\n{counted}"
+    return f"{_table(_RUN_HEAD, map(_run, kept['runs']))}\n{counted}"
 
 
 def _cycle_cost(kept: Kept) -> str:

@@ -106,6 +106,8 @@ def _cycle_cost(kept: Kept) -> Iterator[Row]:
 
 
 def _fleet(kept: Kept) -> Iterator[Row]:
+    # Of the most orgs most is wanted.
+    kept = kept["runs"][-1]
     size = f"{kept['orgs']} orgs, {kept['hanging']} hang: "
     yield _at_most(size + "CPU of one core", kept["cpu_share"], 0.60, _share)
     # A bucket's bound is all that is known of it.
