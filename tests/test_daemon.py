@@ -102,6 +102,17 @@ async def test_a_healthy_org_is_all_there_after_its_first_cycle(fleet):
     assert samples["process_cpu_seconds_total", frozenset()] > 0
 
 
+async def test_the_lines_of_an_org_are_made_by_its_cycle_and_not_by_the_scrape(fleet):
+    await fleet.add("emea")
+    async with Running(fleet) as running:
+        made = running.daemon._exposition._rendered
+        await running.cycled("emea")
+        await until(lambda: "emea" in made)
+
+        assert made["emea"].lines
+        assert await running.value("sfmtls_client_auth", org="emea", state="accepted") == 1
+
+
 async def test_only_the_first_of_many_cycles_logs_in_and_no_session_is_ever_ended(fleet):
     simulator = await fleet.add("emea")
     async with Running(fleet) as running:
