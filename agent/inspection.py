@@ -19,6 +19,7 @@ from agent.policy import Judgement
 from agent.policy.rule import OtherOrg
 from agent.policy.tables import shipped_tables
 from agent.probe.tls import client_context
+from agent.processes import in_processes
 from agent.result import Failure, ProbeResult
 
 
@@ -37,8 +38,13 @@ _Distrusted = Callable[[TrustAnchors], Failure | None]
 """Says why OpenSSL would not use these certificates to trust."""
 
 
-def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspection]:
-    """Read everything that the orgs need and say what is wrong with it; no network."""
+def inspect_all(
+    orgs: Sequence[Org], environ: Mapping[str, str], processes: int | None = None
+) -> list[Inspection]:
+    """Read everything that the orgs need and say what is wrong with it; no network.
+
+    It is shared by so many processes; None leaves that to `in_processes`.
+    """
     leaves = Leaves()
     # Orgs share their few trust stores, and to load one takes up to tens of milliseconds.
     distrusted = cache(_distrusted)
@@ -46,9 +52,17 @@ def inspect_all(orgs: Sequence[Org], environ: Mapping[str, str]) -> list[Inspect
     for org, found in zip(orgs, identities, strict=True):
         if isinstance(found, Identity):
             leaves.put(org, found.leaf)
+
+    def told(number: int) -> tuple[tuple[str, ...], tuple[str, ...], Judgement]:
+        org = orgs[number]
+        found = _inspection(org, identities[number], distrusted, leaves.sharing(org), environ)
+        return found.problems, found.warnings, found.judgement
+
     return [
-        _inspection(org, found, distrusted, leaves.sharing(org), environ)
-        for org, found in zip(orgs, identities, strict=True)
+        Inspection(org, found if isinstance(found, Identity) else None, *what)
+        for org, found, what in zip(
+            orgs, identities, in_processes(told, len(orgs), processes), strict=True
+        )
     ]
 
 

@@ -125,6 +125,21 @@ def test_all_orgs_together_tell_which_share_a_certificate(org):
     assert "cert_shared_between_orgs" in inspect(org, {}).judgement.not_evaluated
 
 
+def test_all_orgs_look_the_same_whoever_looks(org):
+    nothing = FromFile("/nowhere")
+    orgs = [
+        dataclasses.replace(org, name=f"org{number}", endpoint=Endpoint(f"{number}.example"))
+        for number in range(100)
+    ]
+    orgs[7] = dataclasses.replace(orgs[7], identity=ClientIdentity(nothing, nothing))
+    orgs[60] = dataclasses.replace(orgs[60], policy=Policy(accepted_roots="/nowhere"))
+    alone = inspect_all(orgs, {}, processes=1)
+
+    assert inspect_all(orgs, {}, processes=2) == alone
+    assert [n for n, found in enumerate(alone) if found.problems] == [7]
+    assert [n for n, found in enumerate(alone) if found.warnings] == [60]
+
+
 # --- what is printed
 
 
