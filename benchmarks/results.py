@@ -6,6 +6,7 @@ $SFMTLS_RESULTS is another folder for what is only tried.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import ssl
@@ -33,7 +34,8 @@ def save(name: str, figures: dict[str, Any]) -> None:
         **figures,
     }
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+    text = json.dumps(_without_infinity(kept), indent=2, allow_nan=False)
+    (FOLDER / f"{name}.json").write_text(text + "\n")
 
 
 def load(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
@@ -41,8 +43,24 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     file = folder / f"{name}.json"
     if not file.exists():
         return None
-    kept: dict[str, Any] = json.loads(file.read_text())
+    kept: dict[str, Any] = json.loads(file.read_text(), object_hook=_with_infinity)
     return kept
+
+
+# JSON has no number for it; what lies behind a histogram's last bucket is null there.
+def _without_infinity(kept: Any) -> Any:  # noqa: ANN401 - any JSON
+    match kept:
+        case dict():
+            return {key: _without_infinity(value) for key, value in kept.items()}
+        case list():
+            return [_without_infinity(value) for value in kept]
+        case float() if math.isinf(kept):
+            return None
+    return kept
+
+
+def _with_infinity(kept: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.inf if value is None else value for key, value in kept.items()}
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
