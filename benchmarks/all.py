@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/all.py [--quick]
 
-It takes an hour, and the machine should have nothing else to do. --quick tries it all at
+It takes more than an hour, and the machine should have nothing else to do. --quick tries it all at
 small sizes in two minutes; its figures are kept in results/quick and say nothing. The exit code is
 0 whatever the figures are, and 1 when something could not be measured.
 """

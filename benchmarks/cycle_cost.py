@@ -102,7 +102,7 @@ async def main() -> None:
     ):
         # Each org has its turn once in a run. With fewer a user would log in hundreds of times an
         # hour, and all of an hour's attempts are read again in every cycle.
-        agent = _Agent(door, Path(folder), options.probes)
+        agent = Agent(door, Path(folder), options.probes)
         clients = (
             Client(AGENT, agent.knock),
             Client(AGENT_LOGIN, agent.log_in),
@@ -140,8 +140,11 @@ async def main() -> None:
     )
 
 
-class _Agent:
-    """Runs cycles of so many orgs in this process, which does nothing else."""
+class Agent:
+    """Runs cycles of so many orgs in this process, which does nothing else.
+
+    What runs them returns the CPU seconds that they took.
+    """
 
     def __init__(self, door: Target, folder: Path, orgs: int) -> None:
         self._port = door.port
@@ -152,9 +155,11 @@ class _Agent:
             self._services.board.add(runner.org)
 
     async def knock(self, probes: int, rate: float | None = None) -> float:
+        """Run cycles with handshake and door."""
         return await self._run(probes, rate, DOOR)
 
     async def log_in(self, probes: int, rate: float | None = None) -> float:
+        """Run cycles with handshake, door, login and session."""
         return await self._run(probes, rate, DOOR_AND_LOGIN)
 
     async def _run(self, probes: int, rate: float | None, wanted: frozenset[Probe]) -> float:
@@ -169,6 +174,7 @@ class _Agent:
         return time.process_time() - before
 
     async def shake_hands(self, probes: int) -> float:
+        """Do no more than handshakes, over a blocking socket, until there is a verdict."""
         presented = (await self._runners[0].look()).presented
         if isinstance(presented, Failure):
             raise SystemExit(f"nothing to present: {presented}")
@@ -178,6 +184,7 @@ class _Agent:
         return time.process_time() - before
 
     async def close(self) -> None:
+        """Give everything back."""
         await close_services(self._services)
 
 
@@ -254,18 +261,23 @@ async def _ask(pid: int, port: int, door: Target, probes: int, rate: float | Non
 
 async def _s_time(door: Target, asks: Sequence[str], probes: int) -> float:
     """Let OpenSSL connect for two seconds; return what so many probes would have taken."""
-    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{door.port}", "-new", "-time", "2"]
-    command += ["-cert", str(door.certificate), "-key", str(door.key), "-CAfile", str(door.root)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = await asyncio.to_thread(
-        partial(subprocess.run, [*command, *asks], capture_output=True, text=True, check=False)
-    )
+    connections = await asyncio.to_thread(s_time, door, 2, asks)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent / connections * probes
+
+
+def s_time(door: Target, seconds: int, asks: Sequence[str], under: Sequence[str] = ()) -> int:
+    """Let OpenSSL connect for so long, `under` another program; return how often it did."""
+    command = [*under, "openssl", "s_time", "-connect", f"127.0.0.1:{door.port}", "-new"]
+    command += ["-time", str(seconds), "-CAfile", str(door.root)]
+    command += ["-cert", str(door.certificate), "-key", str(door.key), *asks]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"(\d+) connections in", done.stdout)
     if found is None or not int(found[1]):
         raise SystemExit(f"openssl s_time did not get in: {done.stdout}{done.stderr}")
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return spent / int(found[1]) * probes
+    return int(found[1])
 
 
 def _print(title: str, taken: Mapping[str, Sequence[float]], references: Collection[str]) -> None:

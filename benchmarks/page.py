@@ -8,6 +8,7 @@ not mix. A mark that nobody knows, or a table without its marks, stops it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from commands import BARE
 from cycle_cost import AGENT, AGENT_LOGIN, AGENT_TLS, BLACKBOX, S_TIME, S_TIME_TLS
+from instructions import PARTS
 from results import load, ratio
 from wanted import NAMES, megabytes, rows, seconds, within
 
@@ -155,6 +157,15 @@ def _cycle_cost(kept: Kept) -> str:
     )
 
 
+def _instructions(kept: Kept) -> str:
+    def line(name: str, count: float) -> Sequence[str]:
+        return name, f"{count / 1e6:.1f} million", f"{count / kept['each'][S_TIME]:.2f}"
+
+    each = (line(name, count) for name, count in kept["each"].items())
+    parts = (line(PARTS[part], count) for part, count in kept["parts"].items())
+    return _table(("a probe", "instructions", f"x {S_TIME}"), itertools.chain(each, parts))
+
+
 def _exposition(kept: Kept) -> str:
     def lines() -> Iterator[Sequence[str]]:
         for made in kept["boards"]:
@@ -211,6 +222,7 @@ _TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "scaling": lambda: _of("scaling", _scaling),
     "fleet": lambda: _of("fleet", _fleet),
     "cycle_cost": lambda: _of("cycle_cost", _cycle_cost),
+    "instructions": lambda: _of("instructions", _instructions),
     "exposition": lambda: _of("exposition", _exposition),
     "start": lambda: _of("start", _start),
     "commands": lambda: _of("commands", _commands),
